@@ -155,7 +155,7 @@ typedef struct attn_sdpa_desc {
   uint64_t flags;       /* ATTN_SDPA_...; an unknown bit is refused */
   uint32_t grads;       /* BACKWARD: ATTN_SDPA_GRAD_...; 0 = q, k and v. FORWARD: must be 0 */
 
-  int32_t q_dtype;   /* required. Forward and backward: FP32, FP16, BF16 */
+  int32_t q_dtype;   /* required. FP32, FP16, BF16; forward: quantised dtypes too */
   int32_t k_dtype;   /* default q_dtype. Any floating or quantised dtype */
   int32_t v_dtype;   /* default k_dtype; with LATENT_KV it must be k_dtype */
   int32_t out_dtype; /* default q_dtype if that is FP32, FP16 or BF16, else BF16 */
@@ -217,6 +217,8 @@ typedef struct attn_sdpa_desc {
 typedef struct attn_sdpa_args {
   uint32_t struct_size; /* sizeof(attn_sdpa_args): set by ATTN_SDPA_ARGS_INIT */
   uint32_t reserved;    /* must be 0 */
+  /* Sequences, B. RAGGED q: required, 0 .. max_batch. DENSE q: 0 or q's first extent. */
+  int64_t batch;
 
   attn_tensor q;   /* [B, Sq, num_q_heads, head_dim_qk] */
   attn_tensor k;   /* [B, Sk, num_kv_heads, head_dim_qk], or the pool of a paged layout */
@@ -274,7 +276,7 @@ typedef struct attn_sdpa_args {
 
 #define ATTN_SDPA_ARGS_INIT                                                                       \
   {                                                                                               \
-    sizeof(attn_sdpa_args), 0, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT,              \
+    sizeof(attn_sdpa_args), 0, 0, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT,           \
         ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, NULL, NULL, NULL, NULL, NULL, NULL, \
         NULL, NULL, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT,       \
         ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, ATTN_TENSOR_INIT, \

@@ -8,13 +8,16 @@ namespace attn::cpu {
 
 class CpuDevice final : public Device {
  public:
-  explicit CpuDevice(int num_threads) : pool_(num_threads) {}
+  explicit CpuDevice(int num_threads);
 
-  attn_device_info info() const override;
+  attn_device_info info() const override { return info_; }
+  int32_t time(const std::function<int32_t()> &execute, attn_stream stream, double &us,
+               const ErrorSink &error) const override;
   const ThreadPool &pool() const { return pool_; }
 
  private:
   ThreadPool pool_;
+  attn_device_info info_;
 };
 
 inline const ThreadPool &pool_of(const Device &device) {

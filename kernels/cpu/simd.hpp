@@ -1,0 +1,11 @@
+// The SIMD instruction set that the tuned kernels use on this machine.
+#pragma once
+
+namespace attn::cpu {
+
+// The name of the Highway target that run-time dispatch chose, for example "AVX2". Static storage.
+const char *simd_target_name();
+// All targets that this build holds, separated by spaces. Static storage.
+const char *simd_compiled_targets();
+
+}  // namespace attn::cpu
