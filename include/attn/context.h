@@ -40,7 +40,7 @@ typedef struct attn_context_desc {
   int32_t backend;      /* attn_backend; default AUTO */
   int32_t device_index; /* 0 .. attn_device_count()-1; default 0 */
   /* CPU only: threads that one execute may use, the caller's included; 0 = as many as the process
-   * may run on (its affinity mask). At most 1024. Other backends ignore it only when it is 0. */
+   * may run on (its affinity mask). At most 1024. Other backends: must be 0. */
   int32_t num_threads;
   /* Log sink; NULL = none, unless the environment has ATTN_LOG=1, which logs to stderr. */
   attn_log_callback log_callback;
@@ -53,7 +53,8 @@ typedef struct attn_context_desc {
   { sizeof(attn_context_desc), 0, 0, 0, NULL, NULL, 0, 0 }
 
 typedef struct attn_device_info {
-  uint32_t struct_size; /* sizeof(attn_device_info): set by the caller */
+  uint32_t struct_size; /* set by ATTN_DEVICE_INFO_INIT; what a longer struct has beyond this
+                           library's is left as it is */
   int32_t backend;      /* attn_backend, never AUTO */
   int32_t device_index;
   int32_t num_units;     /* CPU: threads in use or usable; GPU: multiprocessors */

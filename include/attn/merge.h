@@ -17,7 +17,6 @@
 
 #include "context.h"
 #include "plan.h"
-#include "sdpa.h"
 #include "status.h"
 #include "types.h"
 
@@ -26,12 +25,12 @@ extern "C" {
 #endif
 
 /* Options of a merge, or'ed into attn_merge_desc.flags. */
-#define ATTN_MERGE_OTHER (UINT64_C(1) << 0)    /* args.other, other_lse: one more part */
-#define ATTN_MERGE_ROW_MASK (UINT64_C(1) << 1) /* args.row_mask */
-#define ATTN_MERGE_SINK (UINT64_C(1) << 2)     /* args.sink joins the denominator, once */
+#define ATTN_MERGE_OTHER (1ull << 0)    /* args.other, other_lse: one more part */
+#define ATTN_MERGE_ROW_MASK (1ull << 1) /* args.row_mask */
+#define ATTN_MERGE_SINK (1ull << 2)     /* args.sink joins the denominator, once */
 /* With SINK: out_lse includes the sink. */
-#define ATTN_MERGE_LSE_INCLUDES_SINK (UINT64_C(1) << 3)
-#define ATTN_MERGE_RETURN_LSE (UINT64_C(1) << 4) /* args.out_lse is written */
+#define ATTN_MERGE_LSE_INCLUDES_SINK (1ull << 3)
+#define ATTN_MERGE_RETURN_LSE (1ull << 4) /* args.out_lse is written */
 
 typedef struct attn_merge_desc {
   uint32_t struct_size; /* sizeof(attn_merge_desc): set by ATTN_MERGE_DESC_INIT */

@@ -38,7 +38,8 @@ typedef struct attn_plan_options {
   { sizeof(attn_plan_options), 0, NULL, NULL }
 
 typedef struct attn_plan_info {
-  uint32_t struct_size;          /* sizeof(attn_plan_info): set by the caller */
+  /* Set by ATTN_PLAN_INFO_INIT. Fields that this library does not know are left as they are. */
+  uint32_t struct_size;
   int32_t deterministic;         /* 1: same inputs give the same bits, run after run */
   int32_t capturable;            /* 1: execute may be captured into a graph; CPU: 0 */
   int32_t asynchronous;          /* 1: execute returns before the work is done; CPU: 0 */

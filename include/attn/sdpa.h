@@ -55,42 +55,42 @@ typedef enum attn_layout {
 } attn_layout;
 
 /* Options of a problem, or'ed into attn_sdpa_desc.flags. */
-#define ATTN_SDPA_CAUSAL (UINT64_C(1) << 0) /* j <= p_i */
-#define ATTN_SDPA_WINDOW (UINT64_C(1) << 1) /* p_i - window_left <= j <= p_i + window_right */
+#define ATTN_SDPA_CAUSAL (1ull << 0) /* j <= p_i */
+#define ATTN_SDPA_WINDOW (1ull << 1) /* p_i - window_left <= j <= p_i + window_right */
 /* args.mask: packed bits, 1 = visible. */
-#define ATTN_SDPA_MASK (UINT64_C(1) << 2)
+#define ATTN_SDPA_MASK (1ull << 2)
 /* args.tail_mask: packed bits over the last seqlen_q keys (tree attention); the keys before them
  * are not affected. */
-#define ATTN_SDPA_TAIL_MASK (UINT64_C(1) << 3)
+#define ATTN_SDPA_TAIL_MASK (1ull << 3)
 /* args.q_segment_ids, args.kv_segment_ids: visible if equal and not negative. */
-#define ATTN_SDPA_SEGMENT_IDS (UINT64_C(1) << 4)
-#define ATTN_SDPA_BIAS (UINT64_C(1) << 5)  /* args.bias is added to the scores */
-#define ATTN_SDPA_ALIBI (UINT64_C(1) << 6) /* args.alibi_slopes */
-#define ATTN_SDPA_SINK (UINT64_C(1) << 7)  /* args.sink: one more logit a head, without a value */
+#define ATTN_SDPA_SEGMENT_IDS (1ull << 4)
+#define ATTN_SDPA_BIAS (1ull << 5)  /* args.bias is added to the scores */
+#define ATTN_SDPA_ALIBI (1ull << 6) /* args.alibi_slopes */
+#define ATTN_SDPA_SINK (1ull << 7)  /* args.sink: one more logit a head, without a value */
 /* The returned lse includes the sink (FA4, cuDNN). Without it the lse excludes the sink
  * (FlashMLA), so that partial results can be merged and the sink applied once. */
-#define ATTN_SDPA_LSE_INCLUDES_SINK (UINT64_C(1) << 8)
-#define ATTN_SDPA_DROPOUT (UINT64_C(1) << 9)       /* desc.dropout_p, args.rng_state */
-#define ATTN_SDPA_BLOCK_SPARSE (UINT64_C(1) << 10) /* args.block_counts, args.block_indices */
-#define ATTN_SDPA_GATE (UINT64_C(1) << 11)         /* out *= sigmoid(args.gate) */
-#define ATTN_SDPA_SEQUSED_Q (UINT64_C(1) << 12)    /* args.seqused_q is given */
-#define ATTN_SDPA_SEQUSED_K (UINT64_C(1) << 13)    /* args.seqused_k is given */
+#define ATTN_SDPA_LSE_INCLUDES_SINK (1ull << 8)
+#define ATTN_SDPA_DROPOUT (1ull << 9)       /* desc.dropout_p, args.rng_state */
+#define ATTN_SDPA_BLOCK_SPARSE (1ull << 10) /* args.block_counts, args.block_indices */
+#define ATTN_SDPA_GATE (1ull << 11)         /* out *= sigmoid(args.gate) */
+#define ATTN_SDPA_SEQUSED_Q (1ull << 12)    /* args.seqused_q is given */
+#define ATTN_SDPA_SEQUSED_K (1ull << 13)    /* args.seqused_k is given */
 /* One tensor holds K and V: V is the first head_dim_v columns of K (absorbed MLA); args.v must be
  * absent, and in the backward pass dv too: dk gets both contributions. */
-#define ATTN_SDPA_LATENT_KV (UINT64_C(1) << 14)
-#define ATTN_SDPA_RETURN_LSE (UINT64_C(1) << 15)     /* args.lse is written */
-#define ATTN_SDPA_RETURN_ROW_MAX (UINT64_C(1) << 16) /* args.row_max is written */
+#define ATTN_SDPA_LATENT_KV (1ull << 14)
+#define ATTN_SDPA_RETURN_LSE (1ull << 15)     /* args.lse is written */
+#define ATTN_SDPA_RETURN_ROW_MAX (1ull << 16) /* args.row_max is written */
 
 /* Gradients to compute, or'ed into attn_sdpa_desc.grads. */
-#define ATTN_SDPA_GRAD_Q (UINT32_C(1) << 0)
-#define ATTN_SDPA_GRAD_K (UINT32_C(1) << 1)
-#define ATTN_SDPA_GRAD_V (UINT32_C(1) << 2) /* with LATENT_KV: implied by GRAD_K, must not be set \
-                                             */
-#define ATTN_SDPA_GRAD_BIAS (UINT32_C(1) << 3)
-#define ATTN_SDPA_GRAD_SINK (UINT32_C(1) << 4)
-#define ATTN_SDPA_GRAD_GATE (UINT32_C(1) << 5)
+#define ATTN_SDPA_GRAD_Q (1u << 0)
+#define ATTN_SDPA_GRAD_K (1u << 1)
+/* Not with LATENT_KV, where GRAD_K covers it. */
+#define ATTN_SDPA_GRAD_V (1u << 2)
+#define ATTN_SDPA_GRAD_BIAS (1u << 3)
+#define ATTN_SDPA_GRAD_SINK (1u << 4)
+#define ATTN_SDPA_GRAD_GATE (1u << 5)
 /* dlse is given: the gradient that reaches the (natural or base-2) lse. */
-#define ATTN_SDPA_GRAD_LSE_IN (UINT32_C(1) << 6)
+#define ATTN_SDPA_GRAD_LSE_IN (1u << 6)
 
 /* Where the diagonal of CAUSAL, WINDOW, chunk_size and ALIBI lies. */
 typedef enum attn_alignment {
@@ -105,11 +105,6 @@ typedef enum attn_activation {
   ATTN_ACTIVATION_SILU = 1
 } attn_activation;
 
-typedef enum attn_lse_base {
-  ATTN_LSE_BASE_E = 0, /* natural log (FlashAttention) */
-  ATTN_LSE_BASE_2 = 1  /* log2 of the same sum (FlashInfer) */
-} attn_lse_base;
-
 typedef enum attn_split_policy {
   ATTN_SPLIT_AUTO = 0, /* split the keys of a sequence among units if that is faster */
   ATTN_SPLIT_NONE = 1,
@@ -123,10 +118,9 @@ typedef enum attn_determinism {
                                           the number of threads */
 } attn_determinism;
 
-/* How a tensor's scales are shared. A scale is a DEQUANTISATION multiplier: real = stored * scale
- * (* global scale). The scale tensor has the rank of the tensor that it scales, and in each
- * dimension either that dimension's extent or 1 (shared); the granularity says which may be more
- * than 1. */
+/* How a tensor's scales are shared. A scale is a DEQUANTISATION multiplier: real = stored * scale.
+ * The scale tensor has the rank of the tensor that it scales, and in each dimension either that
+ * dimension's extent or 1 (shared); the granularity says which may be more than 1. */
 typedef enum attn_quant_granularity {
   ATTN_QUANT_NONE = 0,       /* no scale: stored values are used as they are */
   ATTN_QUANT_TENSOR = 1,     /* all extents 1 */
@@ -160,8 +154,8 @@ typedef struct attn_sdpa_desc {
   int32_t v_dtype;   /* default k_dtype; with LATENT_KV it must be k_dtype */
   int32_t out_dtype; /* default q_dtype if that is FP32, FP16 or BF16, else BF16 */
 
-  int32_t
-      q_layout; /* attn_layout: DENSE or RAGGED; also of out, lse, gate and all that is a query's */
+  /* attn_layout: DENSE or RAGGED; also the layout of out, lse, gate and all that is a query's */
+  int32_t q_layout;
   int32_t kv_layout; /* attn_layout */
   int32_t page_size; /* paged layouts: required, >= 1; else 0 */
 
@@ -212,8 +206,9 @@ typedef struct attn_sdpa_desc {
 
 /* The tensors of one forward pass. "[B, Sq]" stands for a query's place: dense [batch, seqlen_q],
  * ragged [total_q]. "1|n" means that the extent may be 1 (shared) or n. Everything lives in the
- * device's memory (CPU: host memory). Outputs must not overlap inputs or each other. Tensors of an
- * option that the descriptor's flags do not have must be absent (rank 0 or NULL). */
+ * device's memory (CPU: host memory). Outputs must not overlap inputs or each other. What belongs
+ * to an option that the descriptor does not have must be absent: a tensor by rank 0, an array by
+ * NULL. */
 typedef struct attn_sdpa_args {
   uint32_t struct_size; /* sizeof(attn_sdpa_args): set by ATTN_SDPA_ARGS_INIT */
   uint32_t reserved;    /* must be 0 */
@@ -241,7 +236,7 @@ typedef struct attn_sdpa_args {
   const int32_t *kv_last_page_len; /* PAGED_CSR: [batch], 1..page_size where there is a page */
   /* DROPOUT: {seed, offset}. Weight (b, h, i, j) is kept iff u >= p, with
    *   u = (word[j % 4] >> 8) / 2^24,  word = Philox4x32-10(key, counter),
-   *   key = {low, high half of seed},
+   *   key = {low half of seed, high half of seed XOR high half of offset},
    *   counter = {j / 4, i, b * num_q_heads + h, low half of offset},
    * i and j being positions in sequence b, the same on every backend. Kept weights are divided by
    * 1 - p; lse does not see dropout. (Salmon et al., Parallel Random Numbers, SC 2011) */
@@ -336,7 +331,7 @@ ATTN_API int32_t attn_sdpa_backward(const attn_plan *plan, const attn_sdpa_backw
                                     attn_error *error);
 
 /* Times every implementation that serves the plan's problem on the caller's tensors and gives a
- * new plan with the fastest; `plan` stays as it is. The outputs hold a correct result afterwards.
+ * new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is. The outputs hold a correct result afterwards.
  * workspace: at least attn_plan_info.tune_workspace_bytes. Waits for the device; not for graph
  * capture. Exactly one of args and backward_args is given, as the plan's pass asks. */
 ATTN_API int32_t attn_sdpa_plan_tune(const attn_plan *plan, const attn_sdpa_args *args,

@@ -21,12 +21,14 @@ extern "C" {
  * and new ones are added at the end: treat an unknown non-zero value as a failure. */
 typedef enum attn_status {
   ATTN_OK = 0,
-  /* A field or argument breaks a documented rule. The error names field, value and rule. */
+  /* A field or argument breaks a documented rule (an unknown enum value too). The error names
+   * field, value and rule. */
   ATTN_ERROR_INVALID_ARGUMENT = 1,
   /* The request is well formed, but no implementation of the chosen backend serves it. */
   ATTN_ERROR_UNSUPPORTED = 2,
-  /* Client and library disagree: ABI too old, or a struct carries set fields that this library
-   * does not know. */
+  /* The library is older than what the client asks of it: an ABI version that is not served, an
+   * unknown flag bit, or a set field that this library does not know (non-zero `reserved`, or
+   * beyond its struct). */
   ATTN_ERROR_VERSION = 3,
   /* Host memory ran out. Only create functions allocate. */
   ATTN_ERROR_OUT_OF_MEMORY = 4,
@@ -47,7 +49,8 @@ typedef enum attn_status {
  * takes a pointer to one as its last argument; NULL is allowed. There is no global and no
  * thread-local last error, so this is safe from any thread, goroutine or async task.
  *
- * On success the record is left untouched. On failure the library fills it, up to struct_size. */
+ * On success the record is left untouched. On failure the library fills it, up to struct_size;
+ * nothing is written if struct_size is too small for a message. */
 typedef struct attn_error {
   uint32_t struct_size; /* sizeof(attn_error): set by ATTN_ERROR_INIT */
   int32_t status;       /* the attn_status that the function returned */

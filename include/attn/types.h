@@ -71,6 +71,12 @@ ATTN_API int32_t attn_dtype_bits(int32_t dtype);
  * Static storage. Thread-safe; never fails. */
 ATTN_API const char *attn_dtype_name(int32_t dtype);
 
+/* The logarithm of an lse. */
+typedef enum attn_lse_base {
+  ATTN_LSE_BASE_E = 0, /* natural log (FlashAttention) */
+  ATTN_LSE_BASE_2 = 1  /* log2 of the same sum (FlashInfer) */
+} attn_lse_base;
+
 /* A stream of the backend: a CUstream or hipStream_t; NULL is the device's default stream.
  * On the CPU it must be NULL: work is done when the call returns. */
 typedef void *attn_stream;

@@ -29,7 +29,8 @@ extern "C" {
 ATTN_API uint32_t attn_abi_version(void);
 
 /* Checks that the loaded library serves a client that was compiled against ABI `client_abi`
- * (pass ATTN_ABI_VERSION): same major, and a minor no older than the client's.
+ * (pass ATTN_ABI_VERSION): same major, and a minor no older than the client's. A client that uses
+ * nothing newer than minor m may pass (ATTN_ABI_MAJOR << 16) | m.
  *
  * Returns ATTN_OK, or ATTN_ERROR_VERSION with both versions in the message. Thread-safe. */
 ATTN_API int32_t attn_abi_check(uint32_t client_abi, attn_error *error);

@@ -46,7 +46,8 @@ struct Dropout {
 ATTN_HD inline Dropout make_dropout(const uint64_t *rng_state, float p) {
   Dropout dropout;
   dropout.key0 = static_cast<uint32_t>(rng_state[0]);
-  dropout.key1 = static_cast<uint32_t>(rng_state[0] >> 32);
+  dropout.key1 =
+      static_cast<uint32_t>(rng_state[0] >> 32) ^ static_cast<uint32_t>(rng_state[1] >> 32);
   dropout.offset = static_cast<uint32_t>(rng_state[1]);
   // The smallest integer >= p * 2^24; the product is exact in double.
   const double scaled = static_cast<double>(p) * 16777216.0;

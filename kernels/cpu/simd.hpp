@@ -5,7 +5,5 @@ namespace attn::cpu {
 
 // The name of the Highway target that run-time dispatch chose, for example "AVX2". Static storage.
 const char *simd_target_name();
-// All targets that this build holds, separated by spaces. Static storage.
-const char *simd_compiled_targets();
 
 }  // namespace attn::cpu

@@ -124,8 +124,10 @@ int32_t check_range(const char *field, int64_t value, int64_t least, int64_t mos
 int32_t check_flags(const char *field, uint64_t value, uint64_t known, const ErrorSink &error) {
   const uint64_t unknown = value & ~known;
   if (unknown == 0) return ATTN_OK;
-  return error.fail(ATTN_ERROR_INVALID_ARGUMENT, field,
-                    "%s has bit %d set, which this library does not know", field,
+  return error.fail(ATTN_ERROR_VERSION, field,
+                    "%s has bit %d set, which this library does not know: leave it out or update "
+                    "libattn",
+                    field,
                     __builtin_ctzll(unknown));
 }
 

@@ -68,7 +68,7 @@ int32_t check_quant(const char *name, attn_quant &quant, int32_t dtype, const Er
                          error);
   }
   if (status != ATTN_OK) return status;
-  return check_unused(part("reserved"), quant.reserved, false, "a newer library", error);
+  return check_reserved(part("reserved"), quant.reserved, error);
 }
 
 int32_t check_dtypes(Problem &p, const ErrorSink &error) {
