@@ -62,7 +62,7 @@ struct Dimension {
 
 // A tensor's dimensions of more than one element, widest stride first; for proofs about overlap.
 struct Lattice {
-  Dimension dimensions[ATTN_MAX_RANK];
+  Dimension dimensions[ATTN_MAX_RANK] = {};
   int rank = 0;
   int64_t element_bytes;
 
@@ -74,15 +74,18 @@ struct Lattice {
       const bool packed = bits < 8 && i == tensor.rank - 1;
       const int64_t extent = packed ? (tensor.shape[i] + 1) / 2 : tensor.shape[i];
       const int64_t stride = packed ? 1 : std::abs(tensor.stride[i]) * bits / 8;
-      if (extent > 1) dimensions[rank++] = {extent, stride};
+      if (extent <= 1) continue;
+      int place = rank++;
+      for (; place > 0 && dimensions[place - 1].stride < stride; place--) {
+        dimensions[place] = dimensions[place - 1];
+      }
+      dimensions[place] = {extent, stride};
     }
-    std::sort(dimensions, dimensions + rank,
-              [](const Dimension &a, const Dimension &b) { return a.stride > b.stride; });
   }
 
   int64_t bytes_from(int first) const {
     int64_t bytes = element_bytes;
-    for (int i = first; i < rank; i++) {
+    for (int i = first; i < rank && i < ATTN_MAX_RANK; i++) {  // the second test helps compilers
       bytes += (dimensions[i].extent - 1) * dimensions[i].stride;
     }
     return bytes;

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "backend/cpu/backend.hpp"
-#include "kernels/cpu/simd.hpp"
+#include "kernels/cpu/sdpa/tuned/simd_target.hpp"
 
 namespace attn::cpu {
 namespace {
@@ -52,7 +52,7 @@ attn_device_info describe(int num_threads) {
     info.memory_bytes = static_cast<uint64_t>(pages) * static_cast<uint64_t>(page_bytes);
   }
   read_model_name(info.name, sizeof info.name);
-  std::snprintf(info.architecture, sizeof info.architecture, "%s", simd_target_name());
+  std::snprintf(info.architecture, sizeof info.architecture, "%s", tuned::simd_target_name());
   return info;
 }
 

@@ -1,0 +1,18 @@
+// The CPU's implementations of merge.
+#include "backend/cpu/lists.hpp"
+#include "kernels/cpu/merge/merge.hpp"
+
+namespace attn::cpu {
+namespace {
+
+// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch.
+constexpr merge::Row merge_rows[] = {
+    {"cpu/merge/reference", true, false, false, merge_serves, nullptr, merge_workspace,
+     merge_launch},
+};
+
+}  // namespace
+
+merge::List merge_list() { return merge_rows; }
+
+}  // namespace attn::cpu
