@@ -40,8 +40,8 @@ struct MiniFloat {
       const float value = static_cast<float>(magnitude) * float_from_bits(unit);
       return sign != 0 ? -value : value;
     }
-    const uint32_t rebased = (magnitude << (23 - kMantissa)) +
-                             (static_cast<uint32_t>(127 - kBias) << 23);
+    const uint32_t rebased =
+        (magnitude << (23 - kMantissa)) + (static_cast<uint32_t>(127 - kBias) << 23);
     return float_from_bits(sign | rebased);
   }
 
@@ -124,7 +124,9 @@ ATTN_HD inline float decode_e8m0(uint8_t code) {
   return code == 0 ? float_from_bits(1u << 22) : float_from_bits(static_cast<uint32_t>(code) << 23);
 }
 
-ATTN_HD inline float decode_e2m1(uint8_t nibble) { return E2m1Format::decode(nibble & 0xfu); }
+ATTN_HD inline float decode_e2m1(uint8_t nibble) {
+  return E2m1Format::decode(nibble & 0xfu);
+}
 ATTN_HD inline uint8_t encode_e2m1(double value) {
   return static_cast<uint8_t>(value != value ? 0x7 : E2m1Format::encode(value));
 }
@@ -148,15 +150,15 @@ ATTN_HD inline int saturate_to_int(double value, int low, int high) {
 template <int32_t kDtype>
 struct Codec;
 
-#define ATTN_CODEC(DTYPE, STORAGE, DECODE, ENCODE)                                 \
-  template <>                                                                      \
-  struct Codec<DTYPE> {                                                            \
-    ATTN_HD static double load(const void *base, int64_t i) {                      \
-      return static_cast<double>(DECODE(static_cast<const STORAGE *>(base)[i]));   \
-    }                                                                              \
-    ATTN_HD static void store(void *base, int64_t i, double value) {               \
-      static_cast<STORAGE *>(base)[i] = static_cast<STORAGE>(ENCODE(value));       \
-    }                                                                              \
+#define ATTN_CODEC(DTYPE, STORAGE, DECODE, ENCODE)                               \
+  template <>                                                                    \
+  struct Codec<DTYPE> {                                                          \
+    ATTN_HD static double load(const void *base, int64_t i) {                    \
+      return static_cast<double>(DECODE(static_cast<const STORAGE *>(base)[i])); \
+    }                                                                            \
+    ATTN_HD static void store(void *base, int64_t i, double value) {             \
+      static_cast<STORAGE *>(base)[i] = static_cast<STORAGE>(ENCODE(value));     \
+    }                                                                            \
   };
 #define ATTN_SAME(x) (x)
 #define ATTN_TO_INT8(x) saturate_to_int(x, -128, 127)

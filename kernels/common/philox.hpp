@@ -32,8 +32,8 @@ struct Dropout {
 
   // The words of the four keys 4 * quad .. 4 * quad + 3 of query i; bh = b * num_q_heads + h.
   ATTN_HD PhiloxWords words(int64_t bh, int64_t i, int64_t quad) const {
-    const PhiloxWords counter = {{static_cast<uint32_t>(quad), static_cast<uint32_t>(i),
-                                  static_cast<uint32_t>(bh), offset}};
+    const PhiloxWords counter = {
+        {static_cast<uint32_t>(quad), static_cast<uint32_t>(i), static_cast<uint32_t>(bh), offset}};
     return philox4x32_10(key0, key1, counter);
   }
   ATTN_HD bool keeps(uint32_t word) const { return (word >> 8) >= threshold; }

@@ -57,9 +57,8 @@ class Parts {
 
   int64_t count() const { return count_; }
   double lse(int64_t s) const {
-    return s < num_partial_
-               ? fp32_at(a_.partial_lse, partial_lse_ + s * a_.partial_lse.stride[1])
-               : fp32_at(a_.other_lse, other_lse_);
+    return s < num_partial_ ? fp32_at(a_.partial_lse, partial_lse_ + s * a_.partial_lse.stride[1])
+                            : fp32_at(a_.other_lse, other_lse_);
   }
   // sum += weight * values
   void add(int64_t s, double weight, double *sum, int64_t n) const {
@@ -141,7 +140,9 @@ void merge_one(const Problem &p, const Call &call, int64_t row, int64_t head, do
 
 }  // namespace
 
-Verdict merge_serves(const Problem &, const Device &) { return Verdict::serves(); }
+Verdict merge_serves(const Problem &, const Device &) {
+  return Verdict::serves();
+}
 
 size_t merge_workspace(const Problem &problem, const Device &device) {
   Carver carver;

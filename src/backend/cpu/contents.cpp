@@ -13,7 +13,9 @@ namespace {
 using sdpa::Call;
 using sdpa::Problem;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 class Contents {
  public:
@@ -133,14 +135,13 @@ class Contents {
             return bad("seqused_k", {b}, value, "at most desc.max_seqlen_k,", d_.max_seqlen_k);
           }
           if (value > room) {
-            return bad("seqused_k", {b}, value,
-                       "at most what a row of block_table has room for,", room);
+            return bad("seqused_k", {b}, value, "at most what a row of block_table has room for,",
+                       room);
           }
         } else {
-          const int64_t most =
-              p_.ragged_k()
-                  ? static_cast<int64_t>(table_.cu_seqlens_k[b + 1]) - table_.cu_seqlens_k[b]
-                  : call_.seqlen_k;
+          const int64_t most = p_.ragged_k() ? static_cast<int64_t>(table_.cu_seqlens_k[b + 1]) -
+                                                   table_.cu_seqlens_k[b]
+                                             : call_.seqlen_k;
           if (value > most) {
             return bad("seqused_k", {b}, value, "at most the sequence's keys,", most);
           }

@@ -7,6 +7,7 @@
 namespace attn::cpu {
 
 // `error` names args.<field>[i].
-int32_t check_contents(const sdpa::Problem &problem, const sdpa::Call &call, const ErrorSink &error);
+int32_t check_contents(const sdpa::Problem &problem, const sdpa::Call &call,
+                       const ErrorSink &error);
 
 }  // namespace attn::cpu

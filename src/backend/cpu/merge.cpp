@@ -1,6 +1,7 @@
 // The CPU's implementations of merge.
-#include "backend/cpu/lists.hpp"
 #include "kernels/cpu/merge/merge.hpp"
+
+#include "backend/cpu/lists.hpp"
 
 namespace attn::cpu {
 namespace {
@@ -13,6 +14,8 @@ constexpr merge::Row merge_rows[] = {
 
 }  // namespace
 
-merge::List merge_list() { return merge_rows; }
+merge::List merge_list() {
+  return merge_rows;
+}
 
 }  // namespace attn::cpu

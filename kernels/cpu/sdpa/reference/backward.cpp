@@ -16,11 +16,11 @@ constexpr int64_t kKeyBlock = 64;
 
 // What all keys of a query need, natural units.
 struct RowStatistics {
-  double lse;       // as given, with or without the sink
-  double total;     // with the sink
-  double share;     // of each key with s = +inf, where there is one
-  double d;         // <dout, out>
-  double dlse;      // 0 if not given
+  double lse;    // as given, with or without the sink
+  double total;  // with the sink
+  double share;  // of each key with s = +inf, where there is one
+  double d;      // <dout, out>
+  double dlse;   // 0 if not given
 };
 
 // A use of a page by a sequence: its keys `ordinal * page_size` and following.
@@ -121,9 +121,7 @@ class Backward {
   }
 
   const Inputs &inputs() const { return in_; }
-  bool keys_wanted() const {
-    return p_.wants(ATTN_SDPA_GRAD_K) || p_.wants(ATTN_SDPA_GRAD_V);
-  }
+  bool keys_wanted() const { return p_.wants(ATTN_SDPA_GRAD_K) || p_.wants(ATTN_SDPA_GRAD_V); }
 
   // Statistics, dq and dgate of a tile's queries.
   void tile(int64_t task, const Scratch &scratch) const {
@@ -286,8 +284,8 @@ class Backward {
       }
     }
     if (p_.wants(ATTN_SDPA_GRAD_LSE_IN) && row.lse != -kInfinity) {
-      row.dlse = load_scalar(dlse_.data, dlse_.dtype, dlse_.offset(place, head)) *
-                 (base2 ? kLog2E : 1);
+      row.dlse =
+          load_scalar(dlse_.data, dlse_.dtype, dlse_.offset(place, head)) * (base2 ? kLog2E : 1);
     }
     const int64_t out = out_.offset(place, head), dout = dout_.offset(place, head);
     for (int64_t d = 0; row.total != -kInfinity && d < dv_; d++) {
@@ -322,9 +320,8 @@ class Backward {
       }
       if (row.dlse != 0) {
         const double share = row.share;
-        const double in_lse = p_.has(ATTN_SDPA_LSE_INCLUDES_SINK)
-                                  ? weight
-                                  : weight_of(s, row.lse, share);
+        const double in_lse =
+            p_.has(ATTN_SDPA_LSE_INCLUDES_SINK) ? weight : weight_of(s, row.lse, share);
         if (in_lse != 0) result.ds += row.dlse * in_lse;
       }
     } else {
@@ -351,9 +348,9 @@ class Backward {
           in_.v.load(s.key(j), kv_head, scratch.value);
           loaded = true;
         }
-        const Pair p = pair(queries[t], statistics(s, tile.first + t, tile.head), j,
-                            scratch.q + t * dqk_, scratch.dout + t * dv_, scratch.key,
-                            scratch.value);
+        const Pair p =
+            pair(queries[t], statistics(s, tile.first + t, tile.head), j, scratch.q + t * dqk_,
+                 scratch.dout + t * dv_, scratch.key, scratch.value);
         if (p.dqk != 0) add_scaled(scratch.dq + t * dqk_, p.dqk, scratch.key, dqk_);
       }
     }
@@ -427,9 +424,9 @@ class Backward {
       if (!query.sees(j)) continue;
       in_.k.load(s.key(j), h / p_.group, scratch.key);
       in_.v.load(s.key(j), h / p_.group, scratch.value);
-      scratch.dbias[j] += pair(query, statistics(s, i, h), j, scratch.q, scratch.dout, scratch.key,
-                               scratch.value)
-                              .ds;
+      scratch.dbias[j] +=
+          pair(query, statistics(s, i, h), j, scratch.q, scratch.dout, scratch.key, scratch.value)
+              .ds;
     }
   }
 
@@ -457,7 +454,20 @@ void clear(const attn_tensor &tensor, const ThreadPool &pool) {
 
 }  // namespace
 
-Verdict backward_serves(const Problem &, const Device &) { return Verdict::serves(); }
+Verdict backward_serves(const Problem &problem, const Device &) {
+  // Sizes in bytes must stay within 64 bits.
+  constexpr double kMost = 1e15;
+  const double batch = static_cast<double>(problem.d.max_batch);
+  const double rows = problem.ragged_q() ? static_cast<double>(problem.d.max_total_q)
+                                         : batch * static_cast<double>(problem.d.max_seqlen_q);
+  if (rows * problem.d.num_q_heads > kMost) {
+    return Verdict::refuses("the limits allow more than 1e15 queries times heads");
+  }
+  if (problem.paged() && batch * static_cast<double>(problem.d.max_seqlen_k) > kMost) {
+    return Verdict::refuses("the limits allow more than 1e15 keys");
+  }
+  return Verdict::serves();
+}
 
 size_t backward_workspace(const Problem &problem, const Device &device) {
   Carver carver;
@@ -477,9 +487,8 @@ int32_t backward_launch(const Problem &problem, const Call &call, const Device &
   };
 
   // First: the statistics of all rows, which the other passes read.
-  pool.parallel_for(Tile::tasks(in), [&](int64_t task, int thread) {
-    backward.tile(task, scratch(thread));
-  });
+  pool.parallel_for(Tile::tasks(in),
+                    [&](int64_t task, int thread) { backward.tile(task, scratch(thread)); });
   if (problem.ragged_q()) {
     const int64_t used = call.batch == 0 ? 0 : call.args.cu_seqlens_q[call.batch];
     pool.parallel_for(call.total_q - used, [&](int64_t task, int) {
@@ -518,7 +527,8 @@ int32_t backward_launch(const Problem &problem, const Call &call, const Device &
     });
   }
   if (problem.wants(ATTN_SDPA_GRAD_SINK)) {
-    pool.parallel_for(problem.d.num_q_heads, [&](int64_t head, int) { backward.store_dsink(head); });
+    pool.parallel_for(problem.d.num_q_heads,
+                      [&](int64_t head, int) { backward.store_dsink(head); });
   }
   return ATTN_OK;
 }

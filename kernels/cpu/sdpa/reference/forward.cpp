@@ -115,8 +115,8 @@ class Forward {
     Query queries[kTile];
     for (int64_t t = 0; t < tile.count; t++) {
       in_.q.load(s.query(tile.first + t), tile.head, scratch.q + t * p_.d.head_dim_qk);
-      queries[t] = Query(in_, s, tile.head, tile.first + t,
-                         scratch.blocks + t * block_map_bytes(p_));
+      queries[t] =
+          Query(in_, s, tile.head, tile.first + t, scratch.blocks + t * block_map_bytes(p_));
     }
     scores(tile, queries, scratch);
     bool visible[kTile] = {};
@@ -224,7 +224,9 @@ class Forward {
 
 }  // namespace
 
-Verdict forward_serves(const Problem &, const Device &) { return Verdict::serves(); }
+Verdict forward_serves(const Problem &, const Device &) {
+  return Verdict::serves();
+}
 
 size_t forward_workspace(const Problem &problem, const Device &device) {
   Carver carver;

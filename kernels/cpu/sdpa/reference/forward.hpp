@@ -1,7 +1,8 @@
 // The forward reference: plain loops, fp64, every option. It is the specification in code.
 //
 // What the headers leave open is settled here:
-//   - A weight of exactly 0 (s_j = -inf, underflow, dropped) adds nothing: v_j is not multiplied in,
+//   - A weight of exactly 0 (s_j = -inf, underflow, dropped) adds nothing: v_j is not multiplied
+//   in,
 //     so a NaN there has no effect.
 //   - If the largest s_j is +inf, the keys with s_j = +inf share the weight equally, and
 //     lse = +inf. A sink of +inf takes all weight, whatever the scores.

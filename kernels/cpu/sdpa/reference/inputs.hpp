@@ -23,7 +23,9 @@ inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Queries that are taken together, so that a key is decoded once for them.
 inline constexpr int64_t kTile = 8;
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 struct Inputs {
   Inputs(const Problem &problem, const Call &call)
@@ -32,8 +34,8 @@ struct Inputs {
         batch(call.batch),
         q(args.q, p.d.q_quant, args.q_scale, p.d.head_dim_qk),
         k(args.k, p.d.k_quant, args.k_scale, p.d.head_dim_qk),
-        v(args.v, p.latent() ? p.d.k_quant : p.d.v_quant,
-          p.latent() ? args.k_scale : args.v_scale, p.d.head_dim_v),
+        v(args.v, p.latent() ? p.d.k_quant : p.d.v_quant, p.latent() ? args.k_scale : args.v_scale,
+          p.d.head_dim_v),
         sequences(make_sequence_table(p.d, args, call.seqlen_q, call.seqlen_k)) {
     if (p.has(ATTN_SDPA_MASK)) mask = query_view(args.mask, true);
     if (p.has(ATTN_SDPA_TAIL_MASK)) tail_mask = query_view(args.tail_mask, true);
@@ -58,8 +60,7 @@ struct Inputs {
   }
   double slope(int64_t b, int64_t head) const {
     const attn_tensor &t = args.alibi_slopes;
-    const int64_t offset =
-        t.rank == 2 ? b * t.stride[0] + head * t.stride[1] : head * t.stride[0];
+    const int64_t offset = t.rank == 2 ? b * t.stride[0] + head * t.stride[1] : head * t.stride[0];
     return load_scalar(t.data, t.dtype, offset);
   }
   // sigmoid(gate) of a query and head, element d.
@@ -107,8 +108,9 @@ class Query {
     if (in.p.has(ATTN_SDPA_ALIBI)) slope_ = in.slope(s.index, head);
     if (in.p.has(ATTN_SDPA_SEGMENT_IDS)) {
       const attn_tensor &ids = in.args.q_segment_ids;
-      const int64_t offset = ids.rank == 1 ? place.inner * ids.stride[0]
-                                           : place.outer * ids.stride[0] + place.inner * ids.stride[1];
+      const int64_t offset = ids.rank == 1
+                                 ? place.inner * ids.stride[0]
+                                 : place.outer * ids.stride[0] + place.inner * ids.stride[1];
       segment_ = static_cast<const int32_t *>(ids.data)[offset];
       const attn_tensor &kv = in.args.kv_segment_ids;
       segments_ = static_cast<const int32_t *>(kv.data) +
