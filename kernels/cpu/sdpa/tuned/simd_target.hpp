@@ -9,8 +9,8 @@
 
 #include <cstdint>
 
-// Compiled: AVX-512 (F, BW, CD, DQ, VL), AVX2 with FMA and F16C, SSE4.2, NEON, and plain C++ for the
-// rest. Not compiled: what adds size but no speed here, and targets whose vectors have no
+// Compiled: AVX-512 (F, BW, CD, DQ, VL), AVX2 with FMA and F16C, SSE4.2, NEON, and plain C++ for
+// the rest. Not compiled: what adds size but no speed here, and targets whose vectors have no
 // compile-time size (the register tiles are arrays of vectors).
 #define HWY_DISABLED_TARGETS \
   (HWY_AVX3_DL | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
@@ -37,9 +37,9 @@ Function pick_target(Function avx512, Function avx2, Function sse4, Function bas
 
 }  // namespace attn::cpu::tuned
 
-// A pointer to the copy of `function` for this machine. For use in the part of a kernel file that is
-// compiled once (HWY_ONCE), in the namespace that holds the targets' namespaces.
-#define ATTN_SIMD_DISPATCH(function)                                                        \
-  ::attn::cpu::tuned::pick_target<decltype(&HWY_STATIC_DISPATCH(function))>(                \
-      HWY_CHOOSE_AVX3(function), HWY_CHOOSE_AVX2(function), HWY_CHOOSE_SSE4(function),      \
+// A pointer to the copy of `function` for this machine. For use in the part of a kernel file that
+// is compiled once (HWY_ONCE), in the namespace that holds the targets' namespaces.
+#define ATTN_SIMD_DISPATCH(function)                                                   \
+  ::attn::cpu::tuned::pick_target<decltype(&HWY_STATIC_DISPATCH(function))>(           \
+      HWY_CHOOSE_AVX3(function), HWY_CHOOSE_AVX2(function), HWY_CHOOSE_SSE4(function), \
       &HWY_STATIC_DISPATCH(function))
