@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "backend/cpu/device.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
 #include "kernels/common/activation.hpp"
 #include "kernels/common/dtype.hpp"

@@ -1,4 +1,4 @@
-#include "backend/cpu/device.hpp"
+#include "kernels/cpu/common/device.hpp"
 
 #include <sched.h>
 #include <unistd.h>

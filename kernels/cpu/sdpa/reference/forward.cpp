@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "backend/cpu/device.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
 #include "kernels/cpu/sdpa/reference/inputs.hpp"
 

@@ -1,7 +1,7 @@
-// The CPU as a device: its threads.
+// The CPU as a device: its threads. It lies with the kernels, which run on them; the backend opens it.
 #pragma once
 
-#include "backend/cpu/thread_pool.hpp"
+#include "kernels/cpu/common/thread_pool.hpp"
 #include "core/device.hpp"
 
 namespace attn::cpu {

@@ -1,4 +1,4 @@
-#include "backend/cpu/thread_pool.hpp"
+#include "kernels/cpu/common/thread_pool.hpp"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
