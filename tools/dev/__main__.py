@@ -1,0 +1,182 @@
+"""libattn's tasks. ./dev runs this; `./dev --help` lists them."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+from tools.dev import needs, suites
+from tools.dev.run import ROOT, Count, Failed, bold, run, say
+
+
+def apt(*packages):
+    subprocess.run([ROOT / "dev", "--apt", *packages], check=True)
+
+
+def pip(name):
+    """Installs the requirements file `name` into .venv, once for each of its contents."""
+    path = ROOT / "tools/dev/requirements" / f"{name}.txt"
+    stamp = ROOT / ".venv" / f"installed-{name}.txt"
+    if stamp.exists() and stamp.read_bytes() == path.read_bytes():
+        return
+    run(f"installing Python packages ({name})",
+        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-r", path])
+    stamp.write_bytes(path.read_bytes())
+
+
+def prepare(*what):
+    """Installs what the named parts need; says what it installs, and nothing if it is all there."""
+    if "build" in what:
+        apt(*needs.BUILD)
+        pip("build")
+    if "tests" in what:
+        apt(*needs.TESTS, *needs.ABI, *needs.CLANG, *needs.FORMAT)
+        pip("test")
+    if "format" in what:
+        apt(*needs.FORMAT)
+    if "rust" in what and shutil.which("cargo") is None:
+        apt(*needs.RUST)
+    if "go" in what and shutil.which("go") is None:
+        apt(*needs.GO)
+    for name in ("demo", "bench", "docs"):
+        if name in what:
+            pip(name)
+
+
+def build(directory="build/release", *options, targets=(), env=None):
+    """Configures (once) and compiles; a second call costs what changed."""
+    path = ROOT / directory
+    if not (path / "build.ninja").exists():
+        run(f"configuring {directory}",
+            [sys.executable, "-m", "mesonbuild.mesonmain", "setup", path, ROOT,
+             f"-Dpython={sys.executable}", *options], env=env)
+    run(f"building {directory}", ["ninja", "-C", path, *targets], env=env)
+    return path
+
+
+def task_build(_):
+    prepare("build", "tests")
+    path = build()
+    say(f"built {(path / 'libattn.so').relative_to(ROOT)}")
+
+
+def task_demo(arguments):
+    prepare("build", "demo")
+    path = build(targets=["python-package"])
+    command = [sys.executable, ROOT / "examples/python/sentence_search.py", *arguments.rest]
+    return subprocess.run(command, env=suites.python_env(path)).returncode
+
+
+def task_test(arguments):
+    start = time.monotonic()
+    chosen = [s for s in suites.SUITES if not arguments.suite or s.name in arguments.suite]
+    total = Count()
+    parts = []
+    prepare("build", "tests", *(need for s in chosen for need in s.needs))
+    for number, s in enumerate(chosen, 1):
+        say(bold(f"[{number}/{len(chosen)}] {s.name}: {s.about}"))
+        try:
+            count = s.run(build)
+        except Failed:
+            count = Count(0, 1)
+        parts.append((s.name, count))
+        total += count
+    say()
+    for name, count in parts:
+        say(f"  {name:12} {count.passed:6} passed {count.failed:4} failed")
+    say(f"  in {(time.monotonic() - start) / 60:.1f} minutes")
+    sys.stderr.flush()
+    print(f"{total.passed} passed, {total.failed} failed", flush=True)
+    return 1 if total.failed or not total.passed else 0
+
+
+def task_bench(arguments):
+    prepare("build", "tests", "bench")
+    path = build()
+    command = [sys.executable, "-m", f"tests.bench.{arguments.what}", *arguments.rest]
+    return subprocess.run(command, cwd=ROOT, env=suites.python_env(path)).returncode
+
+
+def sources():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.hpp", "*.c",
+         "*.cpp"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    # Frozen headers are kept to the letter.
+    return [ROOT / name for name in listed
+            if not name.startswith("tests/abi/frozen/") and (ROOT / name).exists()]
+
+
+def task_fmt(_):
+    prepare("format")
+    subprocess.run(["clang-format-14", "-i", *sources()], check=True)
+    if shutil.which("cargo"):
+        subprocess.run(["cargo", "fmt", "-q"], cwd=ROOT / "bindings/rust", check=False)
+    if shutil.which("gofmt"):
+        subprocess.run(["gofmt", "-w", ROOT / "bindings/go", ROOT / "examples/go"], check=False)
+
+
+def task_lint(_):
+    prepare("build", "tests")
+    count = suites.lint(build)
+    print(f"{count.passed} passed, {count.failed} failed")
+    return 1 if count.failed else 0
+
+
+def task_docs(_):
+    prepare("build", "tests", "docs")
+    path = build()
+    return subprocess.run([sys.executable, "-m", "tools.docs"], cwd=ROOT,
+                          env=suites.python_env(path)).returncode
+
+
+def task_abi(arguments):
+    prepare("build", "tests")
+    path = build()
+    return subprocess.run([sys.executable, "tests/abi/gate.py", "--build", path, *arguments.rest],
+                          cwd=ROOT).returncode
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="./dev", description="libattn's tasks. Each installs what it needs (Debian packages, "
+        "Python packages into .venv) and says so; run again, it costs only what changed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+
+    def add(name, function, about, hands_on=False):
+        # What a task hands on, --help included, is for the program behind it to parse.
+        task = tasks.add_parser(name, help=about, description=about, add_help=not hands_on)
+        task.set_defaults(function=function, hands_on=hands_on)
+        return task
+
+    add("demo", task_demo, "sentence search with a MiniLM model, all attention by libattn "
+        "(--query \"...\" asks your own)", hands_on=True)
+    test = add("test", task_test, "every suite of every language; ends with 'N passed, N failed'")
+    test.add_argument("suite", nargs="*", help="only these: " + ", ".join(
+        s.name for s in suites.SUITES), metavar="SUITE")
+    add("build", task_build, "build the library, tests and examples in build/release")
+    bench = add("bench", task_bench, "benchmarks against peers: ./dev bench cpu [--help]",
+                hands_on=True)
+    bench.add_argument("what", choices=["cpu"], help="the backend")
+    add("fmt", task_fmt, "format all sources in place")
+    add("lint", task_lint, "check formatting, types and style")
+    add("docs", task_docs, "generate the reference pages (build/docs) and README's generated parts")
+    add("abi", task_abi, "the ABI gate's own command line: check, or regenerate a baseline",
+        hands_on=True)
+
+    arguments, arguments.rest = parser.parse_known_args()
+    if arguments.rest and not arguments.hands_on:
+        parser.error(f"unknown argument: {arguments.rest[0]}")
+    try:
+        sys.exit(arguments.function(arguments) or 0)
+    except Failed:
+        sys.exit(1)
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"failed: {' '.join(map(str, error.cmd))}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+main()

@@ -1,0 +1,22 @@
+"""The Debian and Ubuntu packages that tasks need, and why. "a|b": the first that there is.
+
+The Python packages are in tools/dev/requirements/, one file a purpose.
+"""
+
+BUILD = ["gcc", "g++", "pkg-config", "libhwy-dev"]
+TESTS = [
+    "git",                 # lists the sources
+    "nlohmann-json3-dev",  # attn-check --json
+    "libcli11-dev",        # attn-check's command line
+    "doctest-dev",         # unit tests
+]
+ABI = [
+    "abigail-tools",  # abidiff
+    "binutils",       # readelf, nm
+    "cmake",          # the installed CMake package is tested
+    "make",
+]
+CLANG = ["clang-14|clang", "libclang-rt-14-dev|libclang-rt-dev"]  # header matrix, libFuzzer
+FORMAT = ["clang-format-14|clang-format"]
+RUST = ["rustc-web|rustc", "cargo-web|cargo"]  # -web: Debian 12's recent ones
+GO = ["golang-go"]
