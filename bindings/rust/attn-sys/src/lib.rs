@@ -10,7 +10,7 @@
 //! - By default the crate links against `libattn.so`: in the folder that the environment variable
 //!   `ATTN_LIB_DIR` names while building, else where `pkg-config attn` says, else where the linker
 //!   looks.
-//! - With the feature `dlopen` nothing is linked. [`load`] finds the library at run time, and says
+//! - With the feature `dlopen` nothing is linked. `load` finds the library at run time, and says
 //!   what it tried if it is missing. The functions have the same names and signatures.
 //!
 //! The feature `bindgen` generates the bindings from the headers (folder `ATTN_INCLUDE_DIR`)
