@@ -1,0 +1,1 @@
+"""Benchmarks. Run them with `./dev bench cpu`."""
