@@ -11,7 +11,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "hwy/highway.h"
 #include "kernels/cpu/sdpa/tuned/gemm-inl.hpp"
@@ -19,69 +18,105 @@
 HWY_BEFORE_NAMESPACE();
 namespace attn::cpu::tuned::HWY_NAMESPACE {
 
-HWY_INLINE float widen(float x) {
-  return x;
-}
-HWY_INLINE float widen(hwy::float16_t x) {
-  const hn::CappedTag<float, 1> d;
-  return hn::GetLane(hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, decltype(d)>(), &x)));
-}
-HWY_INLINE float widen(hwy::bfloat16_t x) {
-  return hwy::F32FromBF16(x);
-}
+// Whether the target converts fp16 in hardware. Highway's emulation knows no infinity and no NaN,
+// so it is not used.
+#undef ATTN_TUNED_HAS_FP16_CONVERSION
+#if HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_SCALAR || HWY_TARGET == HWY_EMU128
+#define ATTN_TUNED_HAS_FP16_CONVERSION 0
+#else
+#define ATTN_TUNED_HAS_FP16_CONVERSION 1
+#endif
 
-// Round to nearest, ties to even; NaN stays NaN.
-HWY_INLINE void narrow(float x, float *to) {
-  *to = x;
-}
-HWY_INLINE void narrow(float x, hwy::float16_t *to) {
-  const hn::CappedTag<float, 1> d;
-  const hn::Rebind<hwy::float16_t, decltype(d)> dh;
-  hn::StoreU(hn::DemoteTo(dh, hn::Set(d, x)), dh, to);
-}
-HWY_INLINE uint16_t bf16_bits(uint32_t bits) {
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>(bits >> 16 | 0x40);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-HWY_INLINE void narrow(float x, hwy::bfloat16_t *to) {
-  uint32_t bits;
-  std::memcpy(&bits, &x, sizeof bits);
-  to->bits = bf16_bits(bits);
-}
-
-HWY_INLINE VF load_wide(DF d, const float *from) {
+// Vectors of any tag of float, so that a vector of one lane serves for scalars.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V load_wide(D d, const float *from) {
   return hn::LoadU(d, from);
 }
-template <class T>
-HWY_INLINE VF load_wide(DF d, const T *from) {
-  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<T, DF>(), from));
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V load_wide(D d, const hwy::bfloat16_t *from) {
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::bfloat16_t, D>(), from));
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V load_wide(D d, const hwy::float16_t *from) {
+#if ATTN_TUNED_HAS_FP16_CONVERSION
+  return hn::PromoteTo(d, hn::LoadU(hn::Rebind<hwy::float16_t, D>(), from));
+#else
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> dh;
+  const auto bits = hn::PromoteTo(du, hn::LoadU(dh, reinterpret_cast<const uint16_t *>(from)));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000)));
+  const auto rest = hn::ShiftLeft<13>(hn::And(bits, hn::Set(du, 0x7fff)));
+  // 2^112 moves the exponent from bias 15 to 127, subnormals included.
+  const V finite = hn::Mul(hn::BitCast(d, rest), hn::Set(d, 0x1p112f));
+  const V special = hn::BitCast(d, hn::Or(rest, hn::Set(du, 0x7f800000)));
+  const auto is_special = hn::Ge(finite, hn::Set(d, 65536.0f));
+  const V value = hn::IfThenElse(is_special, special, finite);
+  return hn::Or(value, hn::BitCast(d, sign));
+#endif
 }
 
-HWY_INLINE void store_narrow(DF d, VF x, float *to) {
+// Stores round to nearest, ties to even; NaN stays NaN.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_narrow(D d, V x, float *to) {
   hn::StoreU(x, d, to);
 }
-HWY_INLINE void store_narrow(DF, VF x, hwy::float16_t *to) {
-  const hn::Rebind<hwy::float16_t, DF> dh;
-  hn::StoreU(hn::DemoteTo(dh, x), dh, to);
-}
-HWY_INLINE void store_narrow(DF d, VF x, hwy::bfloat16_t *to) {
-  // Highway 1.0 truncates; round to nearest even here.
-  const hn::RebindToUnsigned<DF> du;
-  const hn::Rebind<uint16_t, DF> dh;
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_narrow(D d, V x, hwy::bfloat16_t *to) {
+  // Highway 1.0 truncates.
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> dh;
   const auto bits = hn::BitCast(du, x);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-  const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff)));
-  const auto quiet = hn::Or(bits, hn::Set(du, 0x400000));
-  const auto chosen = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(x)), quiet, rounded);
+  const V rounded = hn::BitCast(d, hn::Add(bits, hn::Add(odd, hn::Set(du, 0x7fff))));
+  const V quiet = hn::BitCast(d, hn::Or(bits, hn::Set(du, 0x400000)));
+  const auto chosen = hn::BitCast(du, hn::IfThenElse(hn::Eq(x, x), rounded, quiet));
   hn::StoreU(hn::TruncateTo(dh, hn::ShiftRight<16>(chosen)), dh, reinterpret_cast<uint16_t *>(to));
   (void)d;
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE void store_narrow(D d, V x, hwy::float16_t *to) {
+#if ATTN_TUNED_HAS_FP16_CONVERSION
+  const hn::Rebind<hwy::float16_t, D> dh;
+  hn::StoreU(hn::DemoteTo(dh, x), dh, to);
+  (void)d;
+#else
+  const hn::RebindToUnsigned<D> du;
+  const hn::Rebind<uint16_t, D> dh;
+  const V magnitude = hn::Abs(x);
+  const auto bits = hn::BitCast(du, magnitude);
+  const auto sign = hn::ShiftRight<16>(hn::BitCast(du, hn::AndNot(magnitude, x)));
+  const auto odd = hn::And(hn::ShiftRight<13>(bits), hn::Set(du, 1));
+  // Exponent from bias 127 to 15, and half a unit in the last place; may carry into infinity.
+  const auto normal =
+      hn::ShiftRight<13>(hn::Add(bits, hn::Add(odd, hn::Set(du, 0xfffu - (112u << 23)))));
+  // Adding 1/2 leaves a subnormal's bits, rounded, at the bottom.
+  const auto small = hn::Sub(hn::BitCast(du, hn::Add(magnitude, hn::Set(d, 0.5f))),
+                             hn::BitCast(du, hn::Set(d, 0.5f)));
+  V half = hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, 0x1p-14f)), hn::BitCast(d, small),
+                          hn::BitCast(d, normal));
+  half = hn::IfThenElse(hn::Ge(magnitude, hn::Set(d, 65520.0f)),
+                        hn::BitCast(d, hn::Set(du, 0x7c00)), half);
+  half = hn::IfThenElse(hn::Eq(x, x), half, hn::BitCast(d, hn::Set(du, 0x7e00)));
+  hn::StoreU(hn::TruncateTo(dh, hn::Or(hn::BitCast(du, half), sign)), dh,
+             reinterpret_cast<uint16_t *>(to));
+#endif
+}
+
+template <class T>
+HWY_INLINE float widen(const T *from) {
+  return hn::GetLane(load_wide(hn::CappedTag<float, 1>(), from));
+}
+template <class T>
+HWY_INLINE void narrow(float x, T *to) {
+  const hn::CappedTag<float, 1> d;
+  store_narrow(d, hn::Set(d, x), to);
 }
 
 // to[i] = from[i * stride], i < count.
 template <class T>
 HWY_INLINE void widen_row(const T *from, int64_t stride, size_t count, float *to) {
   if (stride != 1 || count < kLanes) {
-    for (size_t i = 0; i < count; ++i) to[i] = widen(from[static_cast<int64_t>(i) * stride]);
+    for (size_t i = 0; i < count; ++i) to[i] = widen(from + static_cast<int64_t>(i) * stride);
     return;
   }
   const DF d;

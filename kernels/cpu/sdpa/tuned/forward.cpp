@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "backend/cpu/device.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
 #include "kernels/cpu/sdpa/tuned/forward_call.hpp"
 

@@ -401,7 +401,11 @@ void modify_group(const Task &t, PanelState &p, const KeyBlock &block, int64_t f
       float *at = s + static_cast<size_t>(i) * kPanel + v * kLanes;
       VF x = hn::Load(d, at);
       if (t.d.softcap > 0) x = hn::Mul(cap, tanh(d, x));
-      if (bias) x = hn::Add(x, hn::Load(d, t.bias + static_cast<size_t>(i) * kPanel + v * kLanes));
+      if (bias) {
+        // -inf hides the key, NaN in it included.
+        const VF add = hn::Load(d, t.bias + static_cast<size_t>(i) * kPanel + v * kLanes);
+        x = hn::IfThenElse(hn::Eq(add, minus_infinity), add, hn::Add(x, add));
+      }
       if (alibi) {
         const VF distance = hn::Abs(hn::Sub(position, hn::Set(d, static_cast<float>(from + i))));
         x = hn::NegMulAdd(slope, distance, x);
@@ -523,7 +527,7 @@ HWY_NOINLINE void output_rows_careful(const KeyBlock &block, int64_t from, int64
       const float *v = block.v + (from - block.first) * block.v_stride + i;
       for (int64_t key = from; key < to; ++key, v += block.v_stride) {
         const VF w = hn::Load(d, p + static_cast<size_t>(key - from) * kPanel + j * kLanes);
-        const auto seen = hn::Ne(w, hn::Zero(d));
+        const auto seen = hn::Not(hn::Eq(w, hn::Zero(d)));  // a NaN weight counts
         sum = hn::IfThenElse(seen, hn::MulAdd(w, hn::Set(d, *v), sum), sum);
       }
       if (shrink != nullptr) {
