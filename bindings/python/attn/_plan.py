@@ -1,0 +1,547 @@
+"""Plans, and calls prepared from them."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from . import _arrays, _dlpack, _ffi, _library
+from ._context import Context, ContextHandle, choose, default_context
+from ._errors import invalid, raise_error
+
+_lib: Any = _library.library
+
+
+def _flag_names(prefix: str) -> dict[str, int]:
+    return {
+        name.removeprefix(prefix).lower(): value
+        for name, value in vars(_ffi).items()
+        if name.startswith(prefix) and isinstance(value, int)
+    }
+
+
+GRADS = _flag_names("ATTN_SDPA_GRAD_")
+SDPA_FLAGS = {
+    name: value
+    for name, value in _flag_names("ATTN_SDPA_").items()
+    if not name.startswith("grad_") and name not in ("forward", "backward")
+}
+MERGE_FLAGS = _flag_names("ATTN_MERGE_")
+
+
+def _names(enum_class: Any, prefix: str) -> dict[str, int]:
+    return {m.name.removeprefix(prefix).lower(): m.value for m in enum_class}
+
+
+ENUMS: dict[str, dict[str, int]] = {
+    "pass": _names(_ffi.attn_sdpa_pass, "ATTN_SDPA_"),
+    "q_layout": _names(_ffi.attn_layout, "ATTN_LAYOUT_"),
+    "kv_layout": _names(_ffi.attn_layout, "ATTN_LAYOUT_"),
+    "alignment": _names(_ffi.attn_alignment, "ATTN_ALIGN_"),
+    "activation": _names(_ffi.attn_activation, "ATTN_ACTIVATION_"),
+    "lse_base": {"e": _ffi.ATTN_LSE_BASE_E, "2": _ffi.ATTN_LSE_BASE_2},
+    "split_policy": _names(_ffi.attn_split_policy, "ATTN_SPLIT_"),
+    "determinism": _names(_ffi.attn_determinism, "ATTN_DETERMINISM_"),
+    "granularity": _names(_ffi.attn_quant_granularity, "ATTN_QUANT_"),
+}
+
+
+def _flags(value: int | Iterable[str], names: dict[str, int], field: str) -> int:
+    if isinstance(value, int):
+        return value
+    bits = 0
+    for name in value:
+        bits |= choose(names, name, field)
+    return bits
+
+
+def fill_desc(desc: Any, fields: dict[str, Any], flags: dict[str, int]) -> Any:
+    """Sets fields of a descriptor by their C names; strings are names of dtypes and of enums."""
+    known = {field[0] for field in desc._fields_}
+    for name, value in fields.items():
+        field = "pass" if name == "pass_" else name
+        if field not in known or field == "struct_size":
+            raise TypeError(f"{type(desc).__name__} has no field {name!r}")
+        if field == "flags":
+            value = _flags(value, flags, "desc.flags")
+        elif field == "grads":
+            value = _flags(value, GRADS, "desc.grads")
+        elif field.endswith("dtype"):
+            value = _arrays.dtype_code(value, f"desc.{field}")
+        elif field in ENUMS:
+            value = choose(ENUMS[field], value, f"desc.{field}")
+        elif isinstance(value, dict):
+            value = fill_desc(_ffi.attn_quant(), value, {})
+        try:
+            setattr(desc, field, value)
+        except TypeError as error:
+            raise invalid(f"desc.{field}", f"desc.{field} is {value!r}: {error}") from None
+    return desc
+
+
+_POINTER_TYPE = type(ctypes.POINTER(ctypes.c_int32)()).__mro__[1]  # ctypes._Pointer
+
+
+def _slots(struct: Any) -> dict[str, tuple[int, bool]]:
+    """Name of a tensor argument -> (offset in the struct, whether it is an attn_tensor)."""
+    slots: dict[str, tuple[int, bool]] = {}
+    for name, type_ in struct._fields_:
+        if type_ is _ffi.attn_tensor:
+            slots[name] = (getattr(struct, name).offset, True)
+        elif name != "forward" and issubclass(type_, _POINTER_TYPE):
+            slots[name] = (getattr(struct, name).offset, False)
+    return slots
+
+
+_SDPA_SLOTS = _slots(_ffi.attn_sdpa_args)
+_BACKWARD_SLOTS = _slots(_ffi.attn_sdpa_backward_args)
+_MERGE_SLOTS = _slots(_ffi.attn_merge_args)
+_WRITTEN = frozenset(("dq", "dk", "dv", "dbias", "dsink", "dgate", "out_lse"))
+
+# name, dtype, shape, strides in elements
+Spec = tuple[str, int, tuple[int, ...], tuple[int, ...]]
+
+# A prepared call keeps its workspace for the next time, unless it is larger than this.
+_KEPT_WORKSPACE = 64 << 20
+
+
+def aligned_buffer(size: int, alignment: int) -> tuple[Any, int]:
+    """(owner, address) of host memory."""
+    if size == 0:
+        return None, 0
+    owner = ctypes.create_string_buffer(size + alignment)
+    return owner, -(-ctypes.addressof(owner) // alignment) * alignment
+
+
+class _State:
+    """The C arguments of a call, filled but for the addresses. One thread uses it at a time."""
+
+    __slots__ = ("error", "structs", "cells", "arguments", "workspace")
+
+    def __init__(self, plan: Plan, specs: list[Spec], batch: int) -> None:
+        self.error = _ffi.attn_error()
+        family = plan.family
+        forward: Any
+        if family == "merge":
+            forward = _ffi.attn_merge_args()
+            groups = [(forward, _MERGE_SLOTS)]
+        else:
+            forward = _ffi.attn_sdpa_args()
+            groups = [(forward, _SDPA_SLOTS)]
+            forward.batch = batch
+        outer = forward
+        if family == "sdpa_backward":
+            outer = _ffi.attn_sdpa_backward_args()
+            outer.forward = ctypes.pointer(forward)
+            groups.append((outer, _BACKWARD_SLOTS))
+        self.structs = (forward, outer)
+        self.cells: list[Any] = []
+        for name, code, shape, strides in specs:
+            for struct, slots in groups:
+                if name in slots:
+                    break
+            else:
+                raise TypeError(f"{family} has no argument {name!r}")
+            offset, is_tensor = slots[name]
+            self.cells.append(ctypes.c_void_p.from_buffer(struct, offset))
+            if is_tensor:
+                rank = len(shape)
+                if rank > _ffi.ATTN_MAX_RANK:
+                    raise invalid(
+                        name, f"{name} has {rank} dimensions; at most {_ffi.ATTN_MAX_RANK}"
+                    )
+                tensor = getattr(struct, name)
+                tensor.dtype = code
+                tensor.rank = rank
+                tensor.shape[:rank] = shape
+                tensor.stride[:rank] = strides
+        self.workspace, address = aligned_buffer(plan.workspace_bytes, plan.workspace_alignment)
+        self.arguments = (
+            plan.pointer, ctypes.byref(outer), address, plan.workspace_bytes, None,
+            ctypes.byref(self.error),
+        )
+
+
+class Call:
+    """A plan with tensors of known shapes: only addresses are missing."""
+
+    __slots__ = ("plan", "specs", "batch", "outputs", "_function", "_free", "_keep")
+
+    def __init__(self, plan: Plan, specs: list[Spec], batch: int, outputs: Any = ()) -> None:
+        self.plan = plan
+        self.specs = specs
+        self.batch = batch
+        self.outputs = outputs
+        self._function = plan.function
+        self._keep = plan.workspace_bytes <= _KEPT_WORKSPACE
+        # States that no thread uses now. append and pop are atomic.
+        self._free: list[_State] = [_State(plan, specs, batch)]
+
+    def run(self, addresses: list[int]) -> None:
+        """Executes on the default stream with a workspace of its own. The caller keeps what the
+        addresses point to alive."""
+        try:
+            state = self._free.pop()
+        except IndexError:
+            state = _State(self.plan, self.specs, self.batch)
+        for cell, address in zip(state.cells, addresses):
+            cell.value = address
+        status = self._function(*state.arguments)
+        if status:
+            raise_error(status, state.error)
+        if self._keep:
+            self._free.append(state)
+
+    def run_with(self, addresses: list[int], workspace: tuple[int, int] | None,
+                 stream: int | None) -> None:
+        """As run, with a workspace (address, bytes) or a stream of the caller's."""
+        state = _State(self.plan, self.specs, self.batch)
+        for cell, address in zip(state.cells, addresses):
+            cell.value = address
+        plan, args, address, size, _, error = state.arguments
+        if workspace is not None:
+            address, size = workspace
+        status = self._function(plan, args, address, size, stream, error)
+        if status:
+            raise_error(status, state.error)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanInfo:
+    """What attn_plan_query says."""
+
+    implementation: str
+    """The chosen implementation's name."""
+    deterministic: bool
+    """Same inputs give the same bits, run after run."""
+    capturable: bool
+    asynchronous: bool
+    workspace_bytes: int
+    workspace_alignment: int
+    tune_workspace_bytes: int
+    num_implementations: int
+
+
+class Workspace:
+    """Host memory for a plan's executes; one execute at a time may use it."""
+
+    def __init__(self, size: int, alignment: int) -> None:
+        self.nbytes = size
+        self._owner, self.address = aligned_buffer(size, alignment)
+
+
+def merge_desc(fields: dict[str, Any]) -> Any:
+    """An attn_merge_desc from keyword arguments."""
+    return fill_desc(_ffi.attn_merge_desc(), fields, MERGE_FLAGS)
+
+
+def sdpa_desc(fields: dict[str, Any]) -> Any:
+    """An attn_sdpa_desc from keyword arguments."""
+    return fill_desc(_ffi.attn_sdpa_desc(), fields, SDPA_FLAGS)
+
+
+class Plan:
+    """How to compute one described problem on one context.
+
+    Make it with Plan.sdpa or Plan.merge. Immutable: threads may share it and execute it at the
+    same time. One plan serves every step whose lengths stay within its limits.
+
+        plan = attn.Plan.sdpa(
+            q_dtype="bf16", num_q_heads=32, num_kv_heads=8, head_dim_qk=128,
+            kv_layout="paged_table", page_size=16, flags=["causal", "seqused_k"],
+            max_batch=8, max_seqlen_q=1, max_seqlen_k=8192, softmax_scale=128**-0.5)
+        plan.execute(q=q, k=k_pool, v=v_pool, out=out, seqused_k=lengths, block_table=table)
+    """
+
+    def __init__(self, desc: Any, context: Context | None, implementation: str | None,
+                 tuning: str | None) -> None:
+        self._setup(desc, (context or default_context()).handle)
+        create = (
+            _lib.attn_merge_plan_create if self.family == "merge" else _lib.attn_sdpa_plan_create
+        )
+        error = _ffi.attn_error()
+        options = _options(implementation, tuning)
+        status = create(self._context.pointer, desc, options, self.pointer, error)
+        if status:
+            raise_error(status, error)
+        self._query()
+
+    def _setup(self, desc: Any, context: ContextHandle) -> None:
+        self.pointer = ctypes.POINTER(_ffi.attn_plan)()
+        self._context = context
+        self._desc = desc
+        self._calls: dict[Any, Call] = {}
+        if isinstance(desc, _ffi.attn_merge_desc):
+            self.family = "merge"
+            self.function = _lib.attn_merge
+        elif getattr(desc, "pass") == _ffi.ATTN_SDPA_BACKWARD:
+            self.family = "sdpa_backward"
+            self.function = _lib.attn_sdpa_backward
+        else:
+            self.family = "sdpa"
+            self.function = _lib.attn_sdpa_forward
+
+    def _query(self) -> None:
+        info, error = _ffi.attn_plan_info(), _ffi.attn_error()
+        status = _lib.attn_plan_query(self.pointer, info, error)
+        if status:
+            raise_error(status, error)
+        self.workspace_bytes: int = info.workspace_bytes
+        self.workspace_alignment: int = info.workspace_alignment or 1
+        self.info = PlanInfo(
+            info.implementation.decode(), bool(info.deterministic), bool(info.capturable),
+            bool(info.asynchronous), info.workspace_bytes, self.workspace_alignment,
+            info.tune_workspace_bytes, info.num_implementations,
+        )
+
+    def __del__(self, _destroy: Any = _lib.attn_plan_destroy) -> None:
+        pointer = getattr(self, "pointer", None)
+        if pointer:
+            _destroy(pointer)
+
+    @classmethod
+    def sdpa(cls, *, context: Context | None = None, implementation: str | None = None,
+             tuning: str | None = None, **desc: Any) -> Plan:
+        """A plan for attention.
+
+        Args:
+            context: default: default_context().
+            implementation: the name of the implementation to use; default: the best.
+            tuning: lines that Plan.export gave.
+            desc: the fields of attn_sdpa_desc (include/attn/sdpa.h) by name. Dtypes and enums
+                may be names ("bf16", "ragged"), flags and grads lists of names (["causal",
+                "return_lse"]); `pass` is written pass_; q_quant and its like are dicts.
+
+        Raises InvalidArgumentError (its field names the descriptor's), UnsupportedError with the
+        reason, VersionError, OutOfMemoryError.
+        """
+        return cls(sdpa_desc(desc), context, implementation, tuning)
+
+    @classmethod
+    def merge(cls, *, context: Context | None = None, implementation: str | None = None,
+              tuning: str | None = None, **desc: Any) -> Plan:
+        """A plan for merging: as Plan.sdpa, with the fields of attn_merge_desc."""
+        return cls(merge_desc(desc), context, implementation, tuning)
+
+    @property
+    def implementations(self) -> list[str]:
+        """The names of all implementations that could serve the problem, best first."""
+        names = []
+        for index in range(self.info.num_implementations):
+            name, error = ctypes.c_char_p(), _ffi.attn_error()
+            status = _lib.attn_plan_implementation(self.pointer, index, name, error)
+            if status:
+                raise_error(status, error)
+            names.append((name.value or b"").decode())
+        return names
+
+    def prepare(self) -> None:
+        """Loads modules ahead of the first execute. On the CPU it does nothing."""
+        error = _ffi.attn_error()
+        status = _lib.attn_plan_prepare(self.pointer, error)
+        if status:
+            raise_error(status, error)
+
+    def export(self) -> str:
+        """The plan's choice as a line of text that `tuning` takes."""
+        length, error = ctypes.c_size_t(), _ffi.attn_error()
+        status = _lib.attn_plan_export(self.pointer, None, 0, length, error)
+        if not status:
+            text = ctypes.create_string_buffer(length.value + 1)
+            status = _lib.attn_plan_export(self.pointer, text, len(text), length, error)
+        if status:
+            raise_error(status, error)
+        return text.value.decode()
+
+    def workspace(self) -> Workspace:
+        """Memory for `execute`, to be made once and used again and again."""
+        return Workspace(self.workspace_bytes, self.workspace_alignment)
+
+    def _prepare(self, tensors: dict[str, Any]) -> tuple[Call, list[int], list[Any]]:
+        numpy = sys.modules.get("numpy")
+        ndarray = getattr(numpy, "ndarray", None)
+        key: list[Any] = []
+        addresses: list[int] = []
+        kept: list[Any] = []
+        for name, value in tensors.items():
+            if value is None:
+                continue
+            if name == "rng_state":
+                value = rng_state(value)
+            elif name in POINTERS:
+                value = _arrays.integers(value, f"args.{name}", numpy)
+            if type(value) is ndarray:
+                if name in _WRITTEN or (name in ("out", "lse", "row_max")
+                                        and self.family != "sdpa_backward"):
+                    check_writable(value, name)
+                addresses.append(_arrays.address_of(value))
+                key += (name, value.shape, value.strides, value.dtype)
+            else:
+                value = _arrays.view_of(value, f"args.{name}")
+                addresses.append(value.address)
+                key += (name, value.shape, value.strides, value.dtype)
+            kept.append((name, value))
+        lookup = tuple(key)
+        call = self._calls.get(lookup)
+        if call is None:
+            values = dict(kept)
+            batch = 0 if self.family == "merge" else check_lengths(values, "args.")
+            call = Call(self, [spec_of(name, value) for name, value in kept], batch)
+            if len(self._calls) >= 64:
+                self._calls.clear()
+            self._calls[lookup] = call
+        check_page_indices(tensors)
+        return call, addresses, kept
+
+    def execute(self, *, workspace: Workspace | None = None, stream: int | None = None,
+                **tensors: Any) -> None:
+        """Executes the plan once; results are written into the tensors given for them.
+
+        Args:
+            workspace: from Plan.workspace; default: one that the plan keeps for each thread that
+                executes it at the same time.
+            stream: GPU: the stream's handle. CPU: None.
+            tensors: the members of attn_sdpa_args (a backward plan: also those of
+                attn_sdpa_backward_args) or attn_merge_args by name, with the shapes that the
+                headers give. Integer arrays may be lists. A new list of shapes costs some tens
+                of microseconds the first time.
+
+        Raises InvalidArgumentError, which names the tensor ("args.k.shape[2]"), WorkspaceError.
+        """
+        call, addresses, _kept = self._prepare(tensors)
+        if workspace is None and stream is None:
+            call.run(addresses)
+        else:
+            memory = None if workspace is None else (workspace.address, workspace.nbytes)
+            call.run_with(addresses, memory, stream)
+
+    def tune(self, *, stream: int | None = None, **tensors: Any) -> Plan:
+        """Times all implementations on the given tensors; returns a new plan with the fastest.
+
+        The outputs hold a correct result afterwards. For attention only.
+        """
+        if self.family == "merge":
+            raise invalid("plan", "merge plans cannot be tuned")
+        call, addresses, _kept = self._prepare(tensors)
+        state = _State(self, call.specs, call.batch)
+        for cell, address in zip(state.cells, addresses):
+            cell.value = address
+        forward, outer = state.structs
+        backward = self.family == "sdpa_backward"
+        size = self.info.tune_workspace_bytes
+        _owner, memory = aligned_buffer(size, self.workspace_alignment)
+        tuned = Plan.__new__(Plan)
+        tuned._setup(self._desc, self._context)
+        status = _lib.attn_sdpa_plan_tune(
+            self.pointer, None if backward else ctypes.byref(forward),
+            ctypes.byref(outer) if backward else None, memory, size, stream, tuned.pointer,
+            state.error,
+        )
+        if status:
+            raise_error(status, state.error)
+        tuned._query()
+        return tuned
+
+    def __repr__(self) -> str:
+        return f"<attn.Plan {self.info.implementation}, workspace {self.workspace_bytes} bytes>"
+
+
+HOST = (_dlpack.CPU, 0)
+POINTERS = frozenset(
+    name for name, (_, is_tensor) in _SDPA_SLOTS.items() if not is_tensor and name != "rng_state"
+)
+
+
+def check_lengths(values: dict[str, Any], prefix: str = "") -> int:
+    """The number of sequences, and that each array of lengths or offsets has as many entries: the
+    C structs carry no length for them."""
+    if "cu_seqlens_q" in values:
+        batch = int(values["cu_seqlens_q"].shape[0]) - 1
+        if batch < 0:
+            raise invalid(f"{prefix}cu_seqlens_q", "cu_seqlens_q is empty; it has batch + 1 entries")
+    else:
+        batch = int(values["q"].shape[0]) if "q" in values and values["q"].shape else 0
+    for name, more in (("cu_seqlens_k", 1), ("kv_page_indptr", 1), ("kv_last_page_len", 0),
+                       ("seqused_q", 0), ("seqused_k", 0)):
+        if name in values and int(values[name].shape[0]) != batch + more:
+            raise invalid(
+                f"{prefix}{name}",
+                f"{name} has {values[name].shape[0]} entries; with {batch} sequences it must have "
+                f"{batch + more}",
+            )
+    # Dense queries get their batch from q itself.
+    return batch if "cu_seqlens_q" in values else 0
+
+
+def check_page_indices(values: dict[str, Any]) -> None:
+    """Refuses an index array that is shorter than its offsets say."""
+    if "kv_page_indptr" not in values or values["kv_page_indptr"] is None:
+        return
+    indptr, indices = values["kv_page_indptr"], values.get("kv_page_indices")
+    if isinstance(indptr, _arrays.View):
+        if indptr.device != HOST:
+            return
+        indptr = _arrays.read_integers(indptr)
+    count = 0 if indices is None else (
+        indices.shape[0] if hasattr(indices, "shape") else len(indices)
+    )
+    if len(indptr) and int(indptr[-1]) > count:
+        raise invalid(
+            "args.kv_page_indices",
+            f"kv_page_indices has {count} entries; kv_page_indptr ends with {int(indptr[-1])}",
+        )
+
+
+def rng_state(value: Any) -> _arrays.View:
+    """(seed, offset) as the two uint64 that the library reads."""
+    seed, offset = (int(n) for n in value)
+    memory = (ctypes.c_uint64 * 2)(seed, offset)
+    return _arrays.View(ctypes.addressof(memory), 0, (2,), (1,), memory)
+
+
+def check_writable(value: Any, name: str) -> None:
+    """Refuses a read-only array for a result."""
+    read_only = value.read_only if isinstance(value, _arrays.View) else not value.flags.writeable
+    if read_only:
+        raise invalid(f"args.{name}", f"{name} is read-only, but results are written to it")
+
+
+def spec_of(name: str, value: Any) -> Spec:
+    """(name, dtype, shape, strides in elements) of a numpy array or View."""
+    if isinstance(value, _arrays.View):
+        return name, value.dtype, value.shape, value.strides
+    code = _arrays.numpy_code(value.dtype, name)
+    return name, code, value.shape, _arrays.element_strides(
+        value.strides, value.dtype.itemsize, name
+    )
+
+
+def _options(implementation: str | None, tuning: str | None) -> Any:
+    if implementation is None and tuning is None:
+        return None
+    return _ffi.attn_plan_options(
+        implementation=None if implementation is None else implementation.encode(),
+        tuning=None if tuning is None else tuning.encode(),
+    )
+
+
+def supported(desc: dict[str, Any], *, family: str = "sdpa", context: Context | None = None,
+              implementation: str | None = None) -> tuple[bool, str]:
+    """Whether a plan could be made, and if not, why: (True, "") or (False, reason).
+
+    Args:
+        desc: the fields of attn_sdpa_desc, or of attn_merge_desc for the family "merge", as
+            Plan.sdpa takes them.
+    """
+    handle = (context or default_context()).handle
+    error = _ffi.attn_error()
+    if family == "merge":
+        function, record = _lib.attn_merge_supported, merge_desc(desc)
+    else:
+        function, record = _lib.attn_sdpa_supported, sdpa_desc(desc)
+    status = function(handle.pointer, record, _options(implementation, None), error)
+    return (not status, error.message.decode() if status else "")
+
