@@ -1,0 +1,60 @@
+// attn-check: runs any case of any family on any backend and implementation, through the public C
+// ABI alone, against oracles of its own.
+#include <CLI/CLI.hpp>
+
+#include <cstdio>
+#include <exception>
+#include <random>
+
+#include "harness.hpp"
+
+int main(int argc, char **argv) {
+  check::Options options;
+  CLI::App app{
+      "Checks libattn against naive fp64 formulas: every case on every implementation that serves\n"
+      "it, on fresh random data. The error may be at most twice that of the same computation in\n"
+      "fp32, rounded once to the storage dtype."};
+  app.add_option("--backend", options.backend, "cpu, cuda, hip or auto")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda", "hip"}))
+      ->capture_default_str();
+  app.add_option("--implementation", options.implementation,
+                 "only this one, such as cpu/sdpa/forward/reference; default: all that serve");
+  app.add_option("--filter", options.filters,
+                 "only cases whose name contains this, matches this glob, or is what follows '='");
+  app.add_option("--seed", options.seed, "seed of all random data; default: a fresh one")
+      ->default_str("random");
+  app.add_option("--repeat", options.repeat, "rounds over all cases, with new data each time")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--threads", options.threads, "threads of the context; 0: as many as allowed")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  app.add_option("--fresh", options.fresh, "random combinations beyond the table, from the seed")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app.add_flag("--quick", options.quick, "a subset for builds with sanitizers");
+  app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
+  app.add_flag("--list", options.list, "only print the names of cases");
+  app.add_option("--json", options.json, "write all results to this file");
+  app.set_version_flag("--version", std::string(attn_version_string()));
+  CLI11_PARSE(app, argc, argv);
+  if (app.count("--seed") == 0) options.seed = std::random_device()();
+
+  try {
+    check::Session session(options);
+    if (!options.list) {
+      session.context();
+      std::printf("attn-check: libattn %s, seed %llu\n", attn_version_string(),
+                  static_cast<unsigned long long>(options.seed));
+      std::fflush(stdout);
+    }
+    check::run_library(session);
+    check::run_refusals(session);
+    check::run_merge(session);
+    check::run_sdpa(session);
+    return options.list ? 0 : session.finish();
+  } catch (const std::exception &e) {
+    std::fprintf(stderr, "attn-check: %s\n", e.what());
+    return 2;
+  }
+}

@@ -1,0 +1,297 @@
+// Runs sdpa cases on every implementation that serves them.
+#include <algorithm>
+#include <cstdio>
+#include <thread>
+
+#include "allocations.hpp"
+#include "compare.hpp"
+#include "harness.hpp"
+#include "sdpa_call.hpp"
+
+namespace check {
+namespace {
+
+constexpr uint64_t kPatterns[] = {~UINT64_C(0), 0x5a5a5a5a5a5a5a5a, 0};
+
+PlanPtr make_plan(const attn_context *context, const attn_sdpa_desc &desc, const char *implementation,
+                  std::string &failure) {
+  attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+  options.implementation = implementation;
+  attn_error error = ATTN_ERROR_INIT;
+  attn_plan *plan = nullptr;
+  const int32_t status = attn_sdpa_plan_create(context, &desc, &options, &plan, &error);
+  attn_error probe_error = ATTN_ERROR_INIT;
+  const int32_t probe = attn_sdpa_supported(context, &desc, &options, &probe_error);
+  if (probe != status) {
+    failure = "attn_sdpa_supported says " + std::string(attn_status_name(probe)) +
+              ", attn_sdpa_plan_create " + attn_status_name(status);
+  } else if (status != ATTN_OK) {
+    failure = describe(error);
+  }
+  return PlanPtr(plan);
+}
+
+// One plan of one call, run as often as the checks below ask.
+class Runner {
+ public:
+  Runner(SdpaCall &call, const attn_context *context, const char *implementation)
+      : call_(call) {
+    plan_ = make_plan(context, call.desc, implementation, failure);
+    if (!failure.empty()) return;
+    attn_error error = ATTN_ERROR_INIT;
+    if (attn_plan_query(plan_.get(), &info, &error) != ATTN_OK) {
+      failure = describe(error);
+      return;
+    }
+    if (std::string(info.implementation) != implementation) {
+      failure = std::string("the plan says it is ") + info.implementation;
+      return;
+    }
+    workspace_ = std::make_unique<Workspace>(info);
+  }
+
+  int32_t execute(const attn_sdpa_args &args, attn_error *error) {
+    if (call_.c.pass == ATTN_SDPA_FORWARD) {
+      return attn_sdpa_forward(plan_.get(), &args, workspace_->data(), workspace_->bytes(), nullptr,
+                               error);
+    }
+    attn_sdpa_backward_args grads = call_.grads;
+    grads.forward = &args;
+    return attn_sdpa_backward(plan_.get(), &grads, workspace_->data(), workspace_->bytes(), nullptr,
+                              error);
+  }
+
+  // Runs once on poisoned memory; true if nothing but the outputs' elements changed.
+  bool run(uint64_t pattern) {
+    call_.poison_outputs(pattern);
+    workspace_->poison(static_cast<uint8_t>(pattern));
+    attn_error error = ATTN_ERROR_INIT;
+    const uint64_t before = allocations();
+    const int32_t status = execute(call_.args, &error);
+    const uint64_t allocated = allocations() - before;
+    if (status != ATTN_OK) {
+      failure = describe(error);
+    } else if (allocated != 0) {
+      failure = std::to_string(allocated) + " heap allocations in execute";
+    } else if (!workspace_->guards_untouched()) {
+      failure = "wrote outside the workspace";
+    }
+    for (const SdpaCall::Output &o : call_.outputs) {
+      if (failure.empty() && !o.tensor.gaps_untouched()) {
+        failure = std::string("wrote outside the elements of ") + o.name;
+      }
+    }
+    const struct {
+      const char *name;
+      const HostTensor &tensor;
+    } inputs[] = {{"q", call_.q}, {"k", call_.k}, {"v", call_.v}, {"bias", call_.bias},
+                  {"gate", call_.gate}, {"mask", call_.mask}, {"out", call_.given_out},
+                  {"lse", call_.given_lse}, {"dout", call_.dout},
+                  {"block_table", call_.block_table}};
+    for (const auto &input : inputs) {
+      if (failure.empty() && !input.tensor.untouched()) {
+        failure = std::string("changed its input ") + input.name;
+      }
+    }
+    return failure.empty();
+  }
+
+  bool right(double *worst = nullptr) {
+    for (const SdpaCall::Output &o : call_.outputs) {
+      const Comparison c = compare(o.name, o.tensor, o.truth, o.slack, o.naive, o.scale);
+      if (worst != nullptr) *worst = std::max(*worst, c.worst);
+      if (!c.ok && failure.empty()) failure = c.detail;
+    }
+    return failure.empty();
+  }
+
+  std::vector<std::vector<uint8_t>> bits() const {
+    std::vector<std::vector<uint8_t>> result;
+    for (const SdpaCall::Output &o : call_.outputs) result.push_back(o.tensor.element_bytes());
+    return result;
+  }
+
+  Workspace &workspace() { return *workspace_; }
+  const attn_plan *plan() const { return plan_.get(); }
+
+  std::string failure;
+  attn_plan_info info = ATTN_PLAN_INFO_INIT;
+
+ private:
+  SdpaCall &call_;
+  PlanPtr plan_;
+  std::unique_ptr<Workspace> workspace_;
+};
+
+// Each sequence by itself must give the bits that it gives in the batch.
+std::string alone_failure(SdpaCall &call, Runner &runner,
+                          const std::vector<std::vector<uint8_t>> &together) {
+  call.poison_outputs(kPatterns[1]);
+  for (int64_t b = 0; b < call.inputs.batch; b++) {
+    const attn_sdpa_args args = call.alone(b);
+    attn_error error = ATTN_ERROR_INIT;
+    if (runner.execute(args, &error) != ATTN_OK) {
+      return "sequence " + std::to_string(b) + " alone: " + describe(error);
+    }
+  }
+  if (runner.bits() != together) {
+    return "BATCH_INVARIANT: a sequence alone gives other bits than in its batch";
+  }
+  return {};
+}
+
+// Several threads execute one plan at once, each with a workspace and outputs of its own.
+std::string concurrent_failure(const SdpaCase &c, uint64_t seed, const attn_plan *plan,
+                               const attn_plan_info &info,
+                               const std::vector<std::vector<uint8_t>> &expected) {
+  constexpr int kThreads = 3;
+  std::vector<std::string> failures(kThreads);
+  std::vector<std::unique_ptr<SdpaCall>> calls;
+  std::vector<std::unique_ptr<Workspace>> workspaces;
+  for (int t = 0; t < kThreads; t++) {
+    calls.push_back(std::make_unique<SdpaCall>(c, seed));
+    calls.back()->compute_truth();  // the backward pass reads the forward's results
+    calls.back()->poison_outputs(kPatterns[t % 3]);
+    workspaces.push_back(std::make_unique<Workspace>(info));
+  }
+  std::vector<std::thread> threads;
+  for (size_t t = 0; t < kThreads; t++) {
+    threads.emplace_back([&, t] {
+      SdpaCall &call = *calls[t];
+      for (int n = 0; n < 3 && failures[t].empty(); n++) {
+        attn_error error = ATTN_ERROR_INIT;
+        const int32_t status =
+            c.pass == ATTN_SDPA_FORWARD
+                ? attn_sdpa_forward(plan, &call.args, workspaces[t]->data(), workspaces[t]->bytes(),
+                                    nullptr, &error)
+                : attn_sdpa_backward(plan, &call.grads, workspaces[t]->data(),
+                                     workspaces[t]->bytes(), nullptr, &error);
+        if (status != ATTN_OK) failures[t] = describe(error);
+      }
+    });
+  }
+  for (std::thread &thread : threads) thread.join();
+  for (size_t t = 0; t < kThreads; t++) {
+    if (!failures[t].empty()) return "from several threads: " + failures[t];
+    for (size_t o = 0; o < expected.size(); o++) {
+      if (calls[t]->outputs[o].tensor.element_bytes() != expected[o]) {
+        return "executes of one plan from several threads at once disturb each other";
+      }
+    }
+  }
+  return {};
+}
+
+void check_implementation(Session &session, const SdpaCase &c, uint64_t seed, SdpaCall &call,
+                          const char *implementation) {
+  nlohmann::json extra;
+  double worst = 0;
+  const auto verdict = [&]() -> std::string {
+    Runner runner(call, session.context(), implementation);
+    if (!runner.failure.empty()) return runner.failure;
+    if (!runner.run(kPatterns[0]) || !runner.right(&worst)) return runner.failure;
+    const auto bits = runner.bits();
+    if (!runner.run(kPatterns[1])) return runner.failure;
+    if (runner.info.deterministic != 0 && runner.bits() != bits) {
+      return "the second run gives other bits, though the plan says it is deterministic";
+    }
+    if (c.determinism != ATTN_DETERMINISM_FAST && runner.info.deterministic == 0) {
+      return "the plan is not deterministic, though the descriptor asks for it";
+    }
+    const bool invariant = c.determinism == ATTN_DETERMINISM_BATCH_INVARIANT;
+    for (int threads : {1, 4}) {
+      if (!invariant && threads != 1) continue;
+      Runner other(call, session.context(threads), implementation);
+      const std::string with = " (with " + std::to_string(threads) + " threads)";
+      if (!other.failure.empty() || !other.run(kPatterns[2]) || !other.right(&worst)) {
+        return other.failure + with;
+      }
+      if (invariant && other.bits() != bits) {
+        return "BATCH_INVARIANT: other bits than with the default number of threads" + with;
+      }
+    }
+    // What dropout draws depends on a sequence's place in the batch, by definition.
+    if (invariant && c.pass == ATTN_SDPA_FORWARD && !(c.flags & ATTN_SDPA_DROPOUT)) {
+      const std::string failure = alone_failure(call, runner, bits);
+      if (!failure.empty()) return failure;
+    }
+    if (c.quick) {
+      const std::string failure = concurrent_failure(c, seed, runner.plan(), runner.info, bits);
+      if (!failure.empty()) return failure;
+    }
+    if (session.options.bench) {
+      const double us = time_us([&] { runner.execute(call.args, nullptr); });
+      extra["us"] = us;
+      std::printf("%10.1f us  %s  %s\n", us, c.name.c_str(), implementation);
+    }
+    return {};
+  };
+  const std::string failure = verdict();
+  extra["worst"] = worst;  // the largest error over what is allowed
+  session.report(c.name, implementation, failure, std::move(extra));
+}
+
+void check_case(Session &session, const SdpaCase &c, int round) {
+  const uint64_t seed = session.seed_of(c.name, round);
+  SdpaCall call(c, seed);
+  std::string failure;
+  PlanPtr plan;
+  {
+    attn_error error = ATTN_ERROR_INIT;
+    attn_plan *made = nullptr;
+    if (attn_sdpa_plan_create(session.context(), &call.desc, nullptr, &made, &error) != ATTN_OK) {
+      session.report(c.name, "", "not served: " + describe(error));
+      return;
+    }
+    plan.reset(made);
+  }
+  call.compute_truth();
+  for (HostTensor *input : {&call.q, &call.k, &call.v, &call.bias, &call.gate, &call.mask,
+                            &call.given_out, &call.given_lse, &call.dout, &call.block_table}) {
+    input->remember();
+  }
+  attn_plan_info info = ATTN_PLAN_INFO_INIT;
+  attn_plan_query(plan.get(), &info, nullptr);
+  bool any = false;
+  for (int32_t i = 0; i < info.num_implementations; i++) {
+    const char *name = nullptr;
+    attn_plan_implementation(plan.get(), i, &name, nullptr);
+    if (!session.options.implementation.empty() && session.options.implementation != name) continue;
+    any = true;
+    check_implementation(session, c, seed, call, name);
+  }
+  if (!any) {
+    make_plan(session.context(), call.desc, session.options.implementation.c_str(), failure);
+    session.not_served(c.name, failure);
+  }
+  if (c.finite) session.report(c.name + "/finite-differences", "", finite_difference_failure(call));
+}
+
+}  // namespace
+
+void run_sdpa(Session &session) {
+  std::vector<SdpaCase> rows = sdpa_named_cases();
+  const auto add = [&](std::vector<SdpaCase> more) {
+    std::move(more.begin(), more.end(), std::back_inserter(rows));
+  };
+  add(sdpa_pair_cases());
+  add(sdpa_fresh_cases(session.options.seed, session.options.fresh));
+  std::erase_if(rows, [&](const SdpaCase &c) {
+    if (session.options.quick && !c.quick) return true;
+    if (session.options.bench && session.options.filters.empty() && !c.bench) return true;
+    return !session.wanted(c.name) && !(c.finite && session.wanted(c.name + "/finite-differences"));
+  });
+  if (session.options.list) {
+    for (const SdpaCase &c : rows) std::printf("%s\n", c.name.c_str());
+    return;
+  }
+  session.expect(rows.size() * static_cast<size_t>(session.options.repeat));
+  for (int round = 0; round < session.options.repeat; round++) {
+    for (const SdpaCase &c : rows) {
+      session.step(c.name);
+      check_case(session, c, round);
+    }
+  }
+}
+
+}  // namespace check
