@@ -198,7 +198,8 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     /** Times every implementation that serves the plan's problem on the caller's tensors and gives a
- new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is. The outputs hold a correct result afterwards.
+ new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is.
+ The outputs hold a correct result afterwards.
  workspace: at least attn_plan_info.tune_workspace_bytes. Waits for the device; not for graph
  capture. Exactly one of args and backward_args is given, as the plan's pass asks.*/
     pub fn attn_sdpa_plan_tune(

@@ -38,6 +38,7 @@ pub const ATTN_VERSION_PATCH: u32 = 0;
 pub const ATTN_ABI_MAJOR: u32 = 1;
 pub const ATTN_ABI_MINOR: u32 = 0;
 pub const ATTN_ABI_VERSION: u32 = 65536;
+/// done
 pub const ATTN_OK: attn_status = 0;
 /** A field or argument breaks a documented rule (an unknown enum value too). The error names
  field, value and rule.*/
@@ -107,10 +108,13 @@ const _: () = {
         "Offset of field: attn_error::message",
     ][::core::mem::offset_of!(attn_error, message) - 80usize];
 };
+/// the field's default
 pub const ATTN_DTYPE_NONE: attn_dtype = 0;
+/// IEEE binary32
 pub const ATTN_DTYPE_FP32: attn_dtype = 1;
 /// IEEE binary16
 pub const ATTN_DTYPE_FP16: attn_dtype = 2;
+/// the upper half of a binary32
 pub const ATTN_DTYPE_BF16: attn_dtype = 3;
 /// OCP: no infinity, largest 448 (NVIDIA, MI350)
 pub const ATTN_DTYPE_FP8_E4M3FN: attn_dtype = 4;
@@ -120,6 +124,7 @@ pub const ATTN_DTYPE_FP8_E5M2: attn_dtype = 5;
 pub const ATTN_DTYPE_FP8_E4M3FNUZ: attn_dtype = 6;
 /// OCP MX block scale: 2^(x-127), 255 is NaN
 pub const ATTN_DTYPE_FP8_E8M0: attn_dtype = 7;
+/// signed
 pub const ATTN_DTYPE_INT8: attn_dtype = 8;
 /// signed, two a byte, even element in the low nibble
 pub const ATTN_DTYPE_INT4: attn_dtype = 9;
@@ -129,6 +134,7 @@ pub const ATTN_DTYPE_FP4_E2M1: attn_dtype = 10;
 pub const ATTN_DTYPE_UINT8: attn_dtype = 11;
 /// indices, lengths, ids
 pub const ATTN_DTYPE_INT32: attn_dtype = 12;
+/// not used by an operation yet
 pub const ATTN_DTYPE_INT64: attn_dtype = 13;
 /** Element types, stored as int32_t. In a descriptor, ATTN_DTYPE_NONE (0) asks for the default that
  the field documents.*/
@@ -185,15 +191,23 @@ pub type attn_lse_base = i32;
 pub type attn_stream = *mut ::core::ffi::c_void;
 /// the first of CUDA, HIP, CPU that is built in and has a device
 pub const ATTN_BACKEND_AUTO: attn_backend = 0;
+/// the host; always there
 pub const ATTN_BACKEND_CPU: attn_backend = 1;
+/// NVIDIA
 pub const ATTN_BACKEND_CUDA: attn_backend = 2;
+/// AMD
 pub const ATTN_BACKEND_HIP: attn_backend = 3;
+/// Where an operation runs.
 pub type attn_backend = i32;
+/// what failed
 pub const ATTN_LOG_ERROR: attn_log_level = 0;
+/// what works, but not as it was probably meant
 pub const ATTN_LOG_WARNING: attn_log_level = 1;
 /// which implementation a plan chose and why others could not serve
 pub const ATTN_LOG_INFO: attn_log_level = 2;
+/// what developers of libattn want to see
 pub const ATTN_LOG_DEBUG: attn_log_level = 3;
+/// How much is logged: a level includes those above it.
 pub type attn_log_level = i32;
 /** Receives log lines (NUL-terminated UTF-8, no newline; valid only during the call). It may be
  called from any thread that calls the library with this context, several at once, and must not
@@ -210,6 +224,7 @@ pub type attn_log_callback = ::core::option::Option<
 pub struct attn_context {
     _unused: [u8; 0],
 }
+/// What attn_context_create makes.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct attn_context_desc {
@@ -262,6 +277,7 @@ const _: () = {
         "Offset of field: attn_context_desc::reserved",
     ][::core::mem::offset_of!(attn_context_desc, reserved) - 36usize];
 };
+/// What attn_device_query and attn_context_query tell.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct attn_device_info {
@@ -270,6 +286,7 @@ library's is left as it is*/
     pub struct_size: u32,
     /// attn_backend, never AUTO
     pub backend: i32,
+    /// 0 .. attn_device_count()-1
     pub device_index: i32,
     /// CPU: threads in use or usable; GPU: multiprocessors
     pub num_units: i32,
@@ -351,6 +368,7 @@ const _: () = {
         "Offset of field: attn_plan_options::tuning",
     ][::core::mem::offset_of!(attn_plan_options, tuning) - 16usize];
 };
+/// What attn_plan_query tells.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct attn_plan_info {
@@ -370,6 +388,7 @@ pub struct attn_plan_info {
     pub tune_workspace_bytes: u64,
     /// how many could serve the problem: see attn_plan_implementation
     pub num_implementations: i32,
+    /// 0
     pub reserved: i32,
     /// the chosen one's name; lives as long as the library
     pub implementation: *const ::core::ffi::c_char,
@@ -409,6 +428,7 @@ const _: () = {
         "Offset of field: attn_plan_info::implementation",
     ][::core::mem::offset_of!(attn_plan_info, implementation) - 48usize];
 };
+/// A merge by its limits; zero in a field means its default.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct attn_merge_desc {
@@ -481,6 +501,7 @@ pub struct attn_merge_args {
     /** OTHER: [n, num_heads, head_dim] and [n, num_heads]. out and out_lse may be exactly these
  tensors: merging in place.*/
     pub other: attn_tensor,
+    /// OTHER
     pub other_lse: attn_tensor,
     /** ROW_MASK: UINT8 [n]; where 0, the row's partial parts are left out, so that it is `other` (or,
  without it, 0 and -inf).*/
@@ -533,6 +554,7 @@ const _: () = {
 pub const ATTN_SDPA_FORWARD: attn_sdpa_pass = 0;
 /// execute with attn_sdpa_backward
 pub const ATTN_SDPA_BACKWARD: attn_sdpa_pass = 1;
+/// Which way a plan goes.
 pub type attn_sdpa_pass = i32;
 /// [batch, seqlen, heads, head_dim]; lengths may be shortened by seqused_q, seqused_k.
 pub const ATTN_LAYOUT_DENSE: attn_layout = 0;
@@ -553,16 +575,20 @@ pub const ATTN_ALIGN_BOTTOM_RIGHT: attn_alignment = 0;
 pub const ATTN_ALIGN_TOP_LEFT: attn_alignment = 1;
 /// Where the diagonal of CAUSAL, WINDOW, chunk_size and ALIBI lies.
 pub type attn_alignment = i32;
+/// as in the formulas above
 pub const ATTN_ACTIVATION_SOFTMAX: attn_activation = 0;
 /** P_ij = silu(s_ij) / silu_divisor over visible keys, no normalisation (HSTU). Has no lse, row
  max or sink: asking for one is refused.*/
 pub const ATTN_ACTIVATION_SILU: attn_activation = 1;
+/// How scores become weights.
 pub type attn_activation = i32;
 /// split the keys of a sequence among units if that is faster
 pub const ATTN_SPLIT_AUTO: attn_split_policy = 0;
+/// never
 pub const ATTN_SPLIT_NONE: attn_split_policy = 1;
 /// pieces of split_size keys, whatever the batch
 pub const ATTN_SPLIT_FIXED: attn_split_policy = 2;
+/// Whether the keys of a sequence are split into pieces that run side by side.
 pub type attn_split_policy = i32;
 /// no promise
 pub const ATTN_DETERMINISM_FAST: attn_determinism = 0;
@@ -571,6 +597,7 @@ pub const ATTN_DETERMINISM_RUN_TO_RUN: attn_determinism = 1;
 /** and a sequence's bits do not depend on its batch, nor on
 the number of threads*/
 pub const ATTN_DETERMINISM_BATCH_INVARIANT: attn_determinism = 2;
+/// What is promised about the bits of a result.
 pub type attn_determinism = i32;
 /// no scale: stored values are used as they are
 pub const ATTN_QUANT_NONE: attn_quant_granularity = 0;
@@ -700,6 +727,7 @@ say (StreamingLLM); other masks still apply*/
     pub q_quant: attn_quant,
     /// for k; with LATENT_KV it also scales v
     pub k_quant: attn_quant,
+    /// for v; not with LATENT_KV
     pub v_quant: attn_quant,
     /// out is stored as round(real / out_scale), saturated
     pub out_quant: attn_quant,
@@ -903,11 +931,15 @@ pub struct attn_sdpa_args {
  ceil(Sq / block_size_q). Entry (.., r, 0 .. count-1) lists the visible key blocks of query
  block r in any order; negative = skip, repeats count once. (FlexAttention's BlockMask)*/
     pub block_counts: attn_tensor,
+    /// BLOCK_SPARSE
     pub block_indices: attn_tensor,
     /// see attn_quant_granularity; present iff q_quant is
     pub q_scale: attn_tensor,
+    /// iff k_quant
     pub k_scale: attn_tensor,
+    /// iff v_quant
     pub v_scale: attn_tensor,
+    /// iff out_quant
     pub out_scale: attn_tensor,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -1032,6 +1064,7 @@ pub struct attn_sdpa_backward_args {
     pub dq: attn_tensor,
     /// shape of k (paged: of the pool)
     pub dk: attn_tensor,
+    /// shape of v
     pub dv: attn_tensor,
     /// shape of bias: summed over the dimensions that bias shares
     pub dbias: attn_tensor,
