@@ -16,7 +16,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
-from typing import Callable, Optional
+from typing import Callable
 
 import gate
 
@@ -119,11 +119,13 @@ def probe_go(structs: Structs, folder: pathlib.Path, include: pathlib.Path) -> L
     return read(gate.must([folder / "layout-go"]))
 
 
-def probe_python(structs: Structs, folder: pathlib.Path, include: pathlib.Path,
-                 package: Optional[pathlib.Path]) -> Layout:
+def probe_python(structs: Structs, folder: pathlib.Path, include: pathlib.Path) -> Layout:
     """Asks the generated ctypes classes; they need no library and no other module."""
-    if package is None or not package.exists():
-        raise Missing("the generated ctypes module was not built")
+    generator = gate.ROOT / "tools/generate_ctypes.py"
+    if not generator.exists():
+        raise Missing(f"{generator} does not exist")
+    module = folder / "bound.py"
+    gate.must([sys.executable, generator, "--output", module, include / "attn"])
     program = """
 import ctypes, importlib.util, sys
 spec = importlib.util.spec_from_file_location("bound", sys.argv[1])
@@ -137,14 +139,13 @@ for name in sys.argv[2:]:
         place = getattr(struct, field)
         print(f"{name}.{field}", place.offset, place.size)
 """
-    return read(gate.must([sys.executable, "-c", program, package, *[s["name"] for s in structs]]))
+    return read(gate.must([sys.executable, "-c", program, module, *[s["name"] for s in structs]]))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--include", type=pathlib.Path, default=gate.INCLUDE,
                         help="the folder that holds attn/ for C, C++ and Go")
-    parser.add_argument("--ctypes", type=pathlib.Path, help="the generated ctypes module")
     parser.add_argument("--only", nargs="+", help="probe these languages only")
     parser.add_argument("--require", nargs="+", default=["gcc"],
                         help="languages whose absence is a failure")
@@ -161,7 +162,7 @@ def main() -> int:
         "g++": c_of("c++", "g++"),
         "rust": probe_rust,
         "go": probe_go,
-        "python": lambda *a: probe_python(*a, args.ctypes),
+        "python": probe_python,
     }
     problems: list[str] = []
     checked = 0
