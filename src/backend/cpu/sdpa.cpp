@@ -5,6 +5,7 @@
 #include "backend/cpu/lists.hpp"
 #include "kernels/cpu/sdpa/reference/backward.hpp"
 #include "kernels/cpu/sdpa/reference/forward.hpp"
+#include "kernels/cpu/sdpa/tuned/decode.hpp"
 #include "kernels/cpu/sdpa/tuned/forward.hpp"
 
 namespace attn::cpu {
@@ -23,6 +24,8 @@ int32_t checked(const sdpa::Problem &problem, const sdpa::Call &call, const Devi
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch. What runs on the
 // CPU is done when it returns, so it is never capturable or asynchronous.
 constexpr sdpa::Row sdpa_forward_list[] = {
+    {"cpu/sdpa/forward/decode", true, false, false, decode_serves, nullptr, decode_workspace_bytes,
+     checked<decode_launch>},
     {"cpu/sdpa/forward/tuned", true, false, false, forward_serves, nullptr, forward_workspace_bytes,
      checked<forward_launch>},
     {"cpu/sdpa/forward/reference", true, false, false, reference::forward_serves, nullptr,

@@ -1,0 +1,1121 @@
+// The SIMD part of decode, compiled once for each instruction set.
+//
+// A block is 32 keys of one key head. Its scores are dot products with lanes along the head dim (K is
+// read once, in the order in which it lies, for up to four rows at a time); its output is an outer
+// product with lanes along head_dim_v. While a block is computed, the next one is prefetched: the
+// pointers of its tokens have been resolved already, so a page's place in memory costs nothing.
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <utility>
+
+#include "kernels/cpu/sdpa/tuned/decode_call.hpp"
+#include "kernels/cpu/sdpa/tuned/simd_target.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/sdpa/tuned/decode_simd.cpp"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+// After highway.h.
+#include "hwy/contrib/math/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace attn::cpu::decode::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+using DF = hn::ScalableTag<float>;
+using VF = hn::Vec<DF>;
+inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(DF()));
+inline constexpr int kPair = 2 * kLanes;  // elements that load_pair reads
+inline constexpr float kInf = std::numeric_limits<float>::infinity();
+
+// Rows that share one load of K or V: four need 16 accumulators and so 32 registers.
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+inline constexpr int kTileRows = 4;
+#else
+inline constexpr int kTileRows = 2;
+#endif
+inline constexpr int kTileKeys = 4;
+
+enum class Format { kFp32, kFp16, kBf16 };
+
+inline Format format_of(int32_t dtype) {
+  return dtype == ATTN_DTYPE_FP32   ? Format::kFp32
+         : dtype == ATTN_DTYPE_FP16 ? Format::kFp16
+                                    : Format::kBf16;
+}
+inline int64_t element_bytes(int32_t dtype) { return dtype == ATTN_DTYPE_FP32 ? 4 : 2; }
+
+// --- Elements ---------------------------------------------------------------------------------
+
+template <size_t N, class F>
+HWY_INLINE void unroll(F &&f) {
+  [&]<size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<size_t, I>{}), ...);
+  }(std::make_index_sequence<N>{});
+}
+#define ATTN_INLINE_LAMBDA __attribute__((always_inline))
+
+HWY_INLINE float bits_to_float(uint32_t bits) {
+  float f;
+  std::memcpy(&f, &bits, sizeof f);
+  return f;
+}
+HWY_INLINE uint32_t float_to_bits(float f) {
+  uint32_t bits;
+  std::memcpy(&bits, &f, sizeof f);
+  return bits;
+}
+
+HWY_INLINE float fp16_to_float(uint16_t h) {
+  const uint32_t sign = uint32_t(h & 0x8000u) << 16, rest = h & 0x7fffu;
+  // Shifted into place, the exponent is 112 too small; a multiplication also mends subnormals.
+  const float magnitude = rest >= 0x7c00u ? bits_to_float(0x7f800000u | (rest & 0x3ffu) << 13)
+                                          : bits_to_float(rest << 13) * 0x1p112f;
+  return bits_to_float(float_to_bits(magnitude) | sign);
+}
+
+// Round to nearest, ties to even.
+HWY_INLINE uint16_t float_to_bf16(float f) {
+  const uint32_t bits = float_to_bits(f);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return uint16_t(bits >> 16 | 0x40u);
+  return uint16_t((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+HWY_INLINE uint16_t float_to_fp16(float f) {
+  const uint32_t bits = float_to_bits(f), sign = bits >> 16 & 0x8000u, rest = bits & 0x7fffffffu;
+  if (rest > 0x7f800000u) return uint16_t(sign | 0x7e00u);
+  if (rest >= 0x477ff000u) return uint16_t(sign | 0x7c00u);  // 65520 and more round to infinity
+  if (rest < 0x38800000u) {
+    // Subnormal: the unit in the last place of 0.5 is that of the smallest half, so the addition
+    // rounds.
+    return uint16_t(sign | (float_to_bits(bits_to_float(rest) + 0.5f) - 0x3f000000u));
+  }
+  return uint16_t(sign | ((rest - 0x38000000u + 0xfffu + (rest >> 13 & 1u)) >> 13));
+}
+
+HWY_INLINE float load_element(const void *data, int64_t index, int32_t dtype) {
+  if (dtype == ATTN_DTYPE_FP32) return static_cast<const float *>(data)[index];
+  const uint16_t bits = static_cast<const uint16_t *>(data)[index];
+  return dtype == ATTN_DTYPE_BF16 ? bits_to_float(uint32_t(bits) << 16) : fp16_to_float(bits);
+}
+HWY_INLINE void store_element(void *data, int64_t index, int32_t dtype, float value) {
+  if (dtype == ATTN_DTYPE_FP32) {
+    static_cast<float *>(data)[index] = value;
+  } else {
+    static_cast<uint16_t *>(data)[index] =
+        dtype == ATTN_DTYPE_BF16 ? float_to_bf16(value) : float_to_fp16(value);
+  }
+}
+
+// Reads kPair elements from element `at` on as two vectors: in memory order, but bf16 as its even
+// and its odd elements, which takes no shuffle. Queries are packed, outputs unpacked to match.
+template <Format F>
+HWY_INLINE void load_pair(const char *HWY_RESTRICT row, int64_t at, VF &a, VF &b) {
+  const DF d;
+  if constexpr (F == Format::kFp32) {
+    const float *p = reinterpret_cast<const float *>(row) + at;
+    a = hn::LoadU(d, p);
+    b = hn::LoadU(d, p + kLanes);
+  } else if constexpr (F == Format::kFp16) {
+#if HWY_TARGET == HWY_SCALAR
+    a = hn::Set(d, load_element(row, at, ATTN_DTYPE_FP16));
+    b = hn::Set(d, load_element(row, at + 1, ATTN_DTYPE_FP16));
+#else
+    const hn::Rebind<hwy::float16_t, DF> dh;
+    const hwy::float16_t *p = reinterpret_cast<const hwy::float16_t *>(row) + at;
+    a = hn::PromoteTo(d, hn::LoadU(dh, p));
+    b = hn::PromoteTo(d, hn::LoadU(dh, p + kLanes));
+#endif
+  } else {
+#if HWY_TARGET == HWY_SCALAR
+    a = hn::Set(d, load_element(row, at, ATTN_DTYPE_BF16));
+    b = hn::Set(d, load_element(row, at + 1, ATTN_DTYPE_BF16));
+#else
+    const hn::Repartition<uint16_t, DF> d16;
+    const hn::RebindToUnsigned<DF> d32;
+    const auto both =
+        hn::BitCast(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t *>(row) + at));
+    a = hn::BitCast(d, hn::ShiftLeft<16>(both));
+    b = hn::BitCast(d, hn::And(both, hn::Set(d32, 0xffff0000u)));
+#endif
+  }
+}
+
+// Whether the pair (a, b) holds even and odd elements rather than two halves.
+constexpr bool interleaved(Format f) { return f == Format::kBf16; }
+
+// n elements to fp32 in memory order, zeros up to `padded_n`.
+inline void widen(const void *source, int64_t stride, int32_t dtype, int64_t n, int64_t padded_n,
+                  float *HWY_RESTRICT to) {
+  int64_t i = 0;
+  if (stride == 1) {
+    const DF d;
+    const char *row = static_cast<const char *>(source);
+    for (; i + kPair <= n; i += kPair) {
+      VF a, b;
+      if (dtype == ATTN_DTYPE_FP32) {
+        load_pair<Format::kFp32>(row, i, a, b);
+      } else if (dtype == ATTN_DTYPE_FP16) {
+        load_pair<Format::kFp16>(row, i, a, b);
+      } else {
+#if HWY_TARGET == HWY_SCALAR
+        load_pair<Format::kBf16>(row, i, a, b);
+#else
+        const hn::Rebind<uint16_t, DF> dh;
+        const hn::RebindToUnsigned<DF> du;
+        const uint16_t *p = reinterpret_cast<const uint16_t *>(row) + i;
+        a = hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, p))));
+        b = hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(dh, p + kLanes))));
+#endif
+      }
+      hn::StoreU(a, d, to + i);
+      hn::StoreU(b, d, to + i + kLanes);
+    }
+  }
+  for (; i < n; i++) to[i] = load_element(source, i * stride, dtype);
+  for (; i < padded_n; i++) to[i] = 0;
+}
+
+// e^x for x <= 0, within 2 ulp; 0 below -87.3, where the result would be subnormal.
+HWY_INLINE VF exp_negative(VF x) {
+  const DF d;
+  const hn::RebindToSigned<DF> di;
+  const auto n = hn::NearestInt(hn::Mul(x, hn::Set(d, 1.44269504f)));
+  const VF nf = hn::ConvertTo(d, n);
+  VF r = hn::NegMulAdd(nf, hn::Set(d, 0.693359375f), x);
+  r = hn::NegMulAdd(nf, hn::Set(d, -2.12194440e-4f), r);
+  VF p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), r, hn::Set(d, 1.3981999507e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
+  p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
+  const VF scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.3f)), hn::Mul(p, scale));
+}
+
+// --- Scores: s[row][key] = <q_row, k_key> ------------------------------------------------------
+
+#if HWY_TARGET != HWY_SCALAR
+template <class V>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> fold_blocks(V v) {
+  const hn::DFromV<V> d;
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return v;
+  } else {
+    const hn::Half<decltype(d)> dh;
+    return fold_blocks(hn::Add(hn::LowerHalf(dh, v), hn::UpperHalf(dh, v)));
+  }
+}
+#endif
+
+// Writes the sums over lanes of four vectors.
+HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float *HWY_RESTRICT to) {
+#if HWY_TARGET == HWY_SCALAR
+  to[0] = hn::GetLane(a);
+  to[1] = hn::GetLane(b);
+  to[2] = hn::GetLane(c);
+  to[3] = hn::GetLane(e);
+#else
+  const DF d;
+  const hn::Repartition<uint64_t, DF> d64;
+  const auto ab = hn::BitCast(
+      d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(
+      d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  const VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
+                          hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
+  const hn::FixedTag<float, 4> d4;
+  hn::StoreU(fold_blocks(sums), d4, to);
+#endif
+}
+
+// Memory to fetch while a block is computed, in ascending order of addresses and a few lines at a
+// time: bursts fill the line buffers and stall the loads behind them, and rows in another order cost
+// a third of the bandwidth.
+class Stream {
+ public:
+  Stream() = default;
+  // `bytes` from each of rows[0 .. n) + offset, in `steps` calls of step().
+  Stream(const char *const *rows, int n, int64_t offset, int64_t bytes, int64_t steps)
+      : row_(rows), last_(rows + n), offset_(offset), bytes_(bytes) {
+    if (n == 0 || bytes <= 0) return;
+    run_ = ceil_div(n * ceil_div(bytes, 64), std::max<int64_t>(steps, 1)) * 64;
+    at_ = *row_ + offset_;
+    end_ = at_ + bytes_;
+  }
+
+  HWY_INLINE void step() {
+    if (run_ == 0) return;
+    const char *at = at_;
+    const char *stop = std::min(at + run_, end_);
+    for (; at < stop; at += 64) __builtin_prefetch(at);
+    at_ = at;
+    if (at >= end_) next_row();
+  }
+
+ private:
+  HWY_INLINE void next_row() {
+    if (++row_ == last_) {
+      run_ = 0;
+      return;
+    }
+    at_ = *row_ + offset_;
+    end_ = at_ + bytes_;
+  }
+
+  const char *const *row_ = nullptr;
+  const char *const *last_ = nullptr;
+  int64_t offset_ = 0, bytes_ = 0;
+  int64_t run_ = 0;  // bytes a step
+  const char *at_ = nullptr, *end_ = nullptr;
+};
+
+template <int M, Format F, bool kPrefetch>
+HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int64_t depth,
+                             const char *const *k, int n, Stream &next,
+                             float *HWY_RESTRICT s) {
+  const DF d;
+  for (int key = 0; key < n; key += kTileKeys) {
+    const char *HWY_RESTRICT rows[kTileKeys] = {k[key], k[key + 1], k[key + 2], k[key + 3]};
+    VF acc[M][kTileKeys];
+    unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+      unroll<kTileKeys>([&](auto t) ATTN_INLINE_LAMBDA { acc[r][t] = hn::Zero(d); });
+    });
+    for (int64_t at = 0; at < depth; at += kPair) {
+      if (kPrefetch) next.step();
+      VF qa[M], qb[M];
+      unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+        qa[r] = hn::LoadU(d, q + r * q_stride + at);
+        qb[r] = hn::LoadU(d, q + r * q_stride + at + kLanes);
+      });
+      unroll<kTileKeys>([&](auto t) ATTN_INLINE_LAMBDA {
+        VF ka, kb;
+        load_pair<F>(rows[t], at, ka, kb);
+        unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+          acc[r][t] = hn::MulAdd(qa[r], ka, acc[r][t]);
+          acc[r][t] = hn::MulAdd(qb[r], kb, acc[r][t]);
+        });
+      });
+    }
+    unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+      store_sums(acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * kBlock + key);
+    });
+  }
+}
+
+template <Format F, bool kPrefetch>
+void score_rows(int rows, const float *q, int64_t q_stride, int64_t depth, const char *const *k,
+                int n, Stream &next, float *s) {
+  switch (rows) {
+    case 1:
+      return score_tile<1, F, kPrefetch>(q, q_stride, depth, k, n, next, s);
+    case 2:
+      return score_tile<2, F, kPrefetch>(q, q_stride, depth, k, n, next, s);
+    case 3:
+      if constexpr (kTileRows > 2) {
+        return score_tile<3, F, kPrefetch>(q, q_stride, depth, k, n, next, s);
+      }
+      break;
+    default:
+      if constexpr (kTileRows > 2) {
+        return score_tile<4, F, kPrefetch>(q, q_stride, depth, k, n, next, s);
+      }
+  }
+}
+
+// n must be a multiple of kTileKeys.
+template <Format F>
+void scores(int rows, const float *q, int64_t q_stride, int64_t depth, const char *const *k, int n,
+            Stream &next, float *s) {
+  for (int r = 0; r < rows; r += kTileRows) {
+    const int tile = std::min(kTileRows, rows - r);
+    if (r == 0) {
+      score_rows<F, true>(tile, q, q_stride, depth, k, n, next, s);
+    } else {
+      score_rows<F, false>(tile, q + r * q_stride, q_stride, depth, k, n, next, s + r * kBlock);
+    }
+  }
+}
+
+// --- Output: o[row][:] = alpha_row * o[row][:] + sum over keys of p[row][key] * v_key ----------
+
+template <int M, int P, Format F, bool kPrefetch>
+HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride, const float *HWY_RESTRICT alpha,
+                              const float *HWY_RESTRICT p, const char *const *v, int n, int64_t at,
+                              Stream &next) {
+  const DF d;
+  VF acc[M][2 * P];
+  unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+    const VF scale = hn::Set(d, alpha[r]);
+    unroll<2 * P>([&](auto c) ATTN_INLINE_LAMBDA {
+      acc[r][c] = hn::Mul(scale, hn::LoadU(d, o + r * o_stride + at + c * kLanes));
+    });
+  });
+  for (int key = 0; key < n; key++) {
+    if (kPrefetch) next.step();
+    const char *HWY_RESTRICT row = v[key];
+    VF w[M];
+    unroll<M>([&](auto r) ATTN_INLINE_LAMBDA { w[r] = hn::Set(d, p[r * kBlock + key]); });
+    unroll<P>([&](auto c) ATTN_INLINE_LAMBDA {
+      VF va, vb;
+      load_pair<F>(row, at + c * kPair, va, vb);
+      unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+        acc[r][2 * c] = hn::MulAdd(w[r], va, acc[r][2 * c]);
+        acc[r][2 * c + 1] = hn::MulAdd(w[r], vb, acc[r][2 * c + 1]);
+      });
+    });
+  }
+  unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+    unroll<2 * P>([&](auto c) ATTN_INLINE_LAMBDA {
+      hn::StoreU(acc[r][c], d, o + r * o_stride + at + c * kLanes);
+    });
+  });
+}
+
+template <int M, Format F, bool kPrefetch>
+void output_columns(float *o, int64_t o_stride, const float *alpha, const float *p,
+                    const char *const *v, int n, int64_t columns, Stream &next) {
+  int64_t at = 0;
+  for (; at + 2 * kPair <= columns; at += 2 * kPair) {
+    output_tile<M, 2, F, kPrefetch>(o, o_stride, alpha, p, v, n, at, next);
+  }
+  if (at < columns) output_tile<M, 1, F, kPrefetch>(o, o_stride, alpha, p, v, n, at, next);
+}
+
+template <Format F, bool kPrefetch>
+void output_rows(int rows, float *o, int64_t o_stride, const float *alpha, const float *p,
+                 const char *const *v, int n, int64_t columns, Stream &next) {
+  switch (rows) {
+    case 1:
+      return output_columns<1, F, kPrefetch>(o, o_stride, alpha, p, v, n, columns, next);
+    case 2:
+      return output_columns<2, F, kPrefetch>(o, o_stride, alpha, p, v, n, columns, next);
+    case 3:
+      if constexpr (kTileRows > 2) {
+        return output_columns<3, F, kPrefetch>(o, o_stride, alpha, p, v, n, columns, next);
+      }
+      break;
+    default:
+      if constexpr (kTileRows > 2) {
+        return output_columns<4, F, kPrefetch>(o, o_stride, alpha, p, v, n, columns, next);
+      }
+  }
+}
+
+template <Format F>
+void outputs(int rows, float *o, int64_t o_stride, const float *alpha, const float *p,
+             const char *const *v, int n, int64_t columns, Stream &next) {
+  for (int r = 0; r < rows; r += kTileRows) {
+    const int tile = std::min(kTileRows, rows - r);
+    float *to = o + r * o_stride;
+    const float *weights = p + r * kBlock;
+    if (r == 0) {
+      output_rows<F, true>(tile, to, o_stride, alpha, weights, v, n, columns, next);
+    } else {
+      output_rows<F, false>(tile, to, o_stride, alpha + r, weights, v, n, columns, next);
+    }
+  }
+}
+
+// --- Where the tokens lie ----------------------------------------------------------------------
+
+// A K or V tensor with strides in bytes.
+struct View {
+  const char *base;  // of the sequence; paged: of the pool
+  int64_t page, token, head;
+  int64_t element;  // elements
+  int32_t dtype;
+  int32_t width;     // head dim
+  bool direct;       // read in place
+  Format format;     // as it is read
+  int64_t columns;   // as they are read: a multiple of kPair
+  int64_t bytes;     // of a row in memory, for prefetching; 0 if rows are not contiguous
+};
+
+inline View make_view(const Exec &e, const Sequence &seq, const attn_tensor &t, int32_t width) {
+  const sdpa::Problem &p = *e.problem;
+  const int64_t size = element_bytes(t.dtype);
+  const int last = t.rank - 1;
+  View v{};
+  v.base = static_cast<const char *>(t.data);
+  v.token = t.stride[last - 2] * size;
+  v.head = t.stride[last - 1] * size;
+  v.element = t.stride[last];
+  v.dtype = t.dtype;
+  v.width = width;
+  if (p.paged()) {
+    v.page = t.stride[0] * size;
+  } else if (p.ragged_k()) {
+    v.base += e.call->args.cu_seqlens_k[seq.batch] * v.token;
+  } else {
+    v.base += seq.batch * t.stride[0] * size;
+  }
+  v.direct = v.element == 1 && width % kPair == 0;
+  v.format = v.direct ? format_of(t.dtype) : Format::kFp32;
+  v.columns = ceil_div(width, kPair) * kPair;
+  v.bytes = v.element == 1 ? width * size : 0;
+  return v;
+}
+
+// The tokens of one block, for all heads; two alternate, so that the next can be prefetched.
+struct Tokens {
+  int64_t first = 0;
+  int n = 0;
+  uint32_t present = 0;  // bit t: token t has a page
+  const char *k[kBlock];
+  const char *v[kBlock];
+};
+
+inline uint32_t low_bits(int64_t n) {
+  return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1u;
+}
+// Bits of the positions in [lo, hi), relative to `first`.
+inline uint32_t range_bits(int64_t lo, int64_t hi, int64_t first) {
+  return low_bits(hi - first) & ~low_bits(lo - first);
+}
+
+inline void resolve(const Exec &e, const Sequence &seq, const View &k, const View &v, int64_t first,
+                    int n, Tokens &to) {
+  to.first = first;
+  to.n = n;
+  to.present = low_bits(n);
+  if (!e.problem->paged()) {
+    for (int t = 0; t < kBlock; t++) {
+      const int64_t j = first + std::min(t, n - 1);
+      to.k[t] = k.base + j * k.token;
+      to.v[t] = v.base + j * v.token;
+    }
+    return;
+  }
+  const attn_sdpa_args &a = e.call->args;
+  const bool csr = e.problem->d.kv_layout == ATTN_LAYOUT_PAGED_CSR;
+  const int64_t page_size = e.problem->d.page_size;
+  const int32_t *pages =
+      csr ? a.kv_page_indices + a.kv_page_indptr[seq.batch]
+          : static_cast<const int32_t *>(a.block_table.data) + seq.batch * a.block_table.stride[0];
+  const int64_t page_stride = csr ? 1 : a.block_table.stride[1];
+  int64_t index = first / page_size, slot = first % page_size;
+  int t = 0;
+  while (t < n) {
+    const int64_t page = pages[index * page_stride];
+    // A hole is read nowhere: its pointers are mended below.
+    const char *k_page = k.base + page * k.page, *v_page = v.base + page * v.page;
+    for (; t < n && slot < page_size; t++, slot++) {
+      to.k[t] = page < 0 ? nullptr : k_page + slot * k.token;
+      to.v[t] = page < 0 ? nullptr : v_page + slot * v.token;
+      if (page < 0) to.present &= ~(1u << t);
+    }
+    index++;
+    slot = 0;
+  }
+  if (to.present == low_bits(n)) {
+    for (; t < kBlock; t++) {
+      to.k[t] = to.k[n - 1];
+      to.v[t] = to.v[n - 1];
+    }
+  } else if (to.present != 0) {
+    const int some = __builtin_ctz(to.present);
+    for (t = 0; t < kBlock; t++) {
+      if (t < n && (to.present >> t & 1u) != 0) continue;
+      to.k[t] = to.k[some];
+      to.v[t] = to.v[some];
+    }
+  }
+}
+
+// --- Masks -------------------------------------------------------------------------------------
+
+// Keys that causal, window, chunk and sink tokens let a query see: [lo, hi) and [0, sink).
+struct Span {
+  int64_t lo, hi, sink;
+};
+
+inline Span span_of(const attn_sdpa_desc &d, const Sequence &seq, int64_t query) {
+  const int64_t p = query + seq.offset;
+  int64_t causal = seq.keys, lo = 0, hi = seq.keys;
+  if ((d.flags & ATTN_SDPA_CAUSAL) != 0) causal = std::clamp<int64_t>(p + 1, 0, seq.keys);
+  if ((d.flags & ATTN_SDPA_WINDOW) != 0) {
+    if (d.window_left >= 0) lo = std::max(lo, p - d.window_left);
+    if (d.window_right >= 0) hi = std::min(hi, p + d.window_right + 1);
+  }
+  if (d.chunk_size > 0) {
+    const int64_t c = d.chunk_size;
+    const int64_t begin = (p >= 0 ? p / c : -((-p + c - 1) / c)) * c;
+    lo = std::max(lo, begin);
+    hi = std::min(hi, begin + c);
+  }
+  hi = std::min(hi, causal);
+  return {lo, std::max(lo, hi), std::min<int64_t>(d.sink_tokens, causal)};
+}
+
+// Bit t of the result: bit (first + t) of packed bits of which `bytes` exist, each `stride` apart.
+inline uint32_t packed_bits(const uint8_t *data, int64_t stride, int64_t bytes, int64_t first) {
+  uint64_t window = 0;
+  const int64_t byte = first >> 3;  // rounds down, for negative positions too
+  for (int64_t i = 0; i < 5; i++) {
+    if (byte + i >= 0 && byte + i < bytes) {
+      window |= uint64_t(data[(byte + i) * stride]) << (8 * i);
+    }
+  }
+  return uint32_t(window >> (first - byte * 8));
+}
+
+// Offset of [1|B, 1|Hq, 1|Sq, ...], or [1|Hq, 1|total_q, ...] with ragged q, in elements.
+inline int64_t place(const Exec &e, const attn_tensor &t, const Sequence &seq, int64_t head,
+                     int64_t query) {
+  const auto step = [&t](int dim, int64_t index) {
+    return t.shape[dim] == 1 ? 0 : index * t.stride[dim];
+  };
+  if (e.problem->ragged_q()) return step(0, head) + step(1, seq.q_row + query);
+  return step(0, seq.batch) + step(1, head) + step(2, query);
+}
+
+// Offset of [B, Sq, ...] or [total_q, ...]; `rest` is the first dimension after it.
+inline int64_t query_place(const Exec &e, const attn_tensor &t, const Sequence &seq, int64_t query,
+                           int &rest) {
+  if (e.problem->ragged_q()) {
+    rest = 1;
+    return (seq.q_row + query) * t.stride[0];
+  }
+  rest = 2;
+  return seq.batch * t.stride[0] + query * t.stride[1];
+}
+
+// Offset in lse or row_max.
+inline int64_t lse_place(const Exec &e, const attn_tensor &t, const Sequence &seq, int64_t head,
+                         int64_t query) {
+  if (e.problem->ragged_q()) return head * t.stride[0] + (seq.q_row + query) * t.stride[1];
+  return seq.batch * t.stride[0] + head * t.stride[1] + query * t.stride[2];
+}
+
+// --- A task ------------------------------------------------------------------------------------
+
+struct Task {
+  Task(const Exec &exec, const Sequence &sequence)
+      : e(exec), p(*exec.problem), d(exec.problem->d), a(exec.call->args), seq(sequence) {}
+
+  const Exec &e;
+  const sdpa::Problem &p;
+  const attn_sdpa_desc &d;
+  const attn_sdpa_args &a;
+  Sequence seq;
+  View k, v;
+  int head0, heads;  // key heads
+  int rows;          // of one key head: query-major, then query head
+  Span spans[kMaxQueries];
+  Span any, all;      // bounds of their union and of their intersection
+  bool elementwise;   // some mask looks at single keys
+  float *q, *o, *m, *l, *s, *wide_k, *wide_v;
+
+  int query_of(int row) const { return row / p.group; }
+  int q_head(int head, int row) const { return (head0 + head) * p.group + row % p.group; }
+};
+
+inline bool sees_nothing(const Task &t, int64_t first, int64_t end) {
+  return (end <= t.any.lo || first >= t.any.hi) && first >= t.any.sink;
+}
+inline bool all_see(const Task &t, int64_t first, int64_t end) {
+  return !t.elementwise && ((first >= t.all.lo && end <= t.all.hi) || end <= t.all.sink);
+}
+
+void pack_queries(const Task &t) {
+  const attn_tensor &q = t.a.q;
+  const int64_t size = element_bytes(q.dtype);
+  const int64_t columns = t.k.columns, stride = padded(t.d.head_dim_qk);
+  for (int head = 0; head < t.heads; head++) {
+    for (int row = 0; row < t.rows; row++) {
+      int rest;
+      const int64_t at = query_place(t.e, q, t.seq, t.query_of(row), rest);
+      const char *from = static_cast<const char *>(q.data) +
+                         (at + t.q_head(head, row) * q.stride[rest]) * size;
+      float *to = t.q + (head * t.rows + row) * stride;
+      widen(from, q.stride[rest + 1], q.dtype, t.d.head_dim_qk, columns, to);
+      for (int64_t i = 0; i < columns; i++) to[i] *= t.d.softmax_scale;
+      if (!interleaved(t.k.format)) continue;
+      for (int64_t i = 0; i < columns; i += kPair) {
+        float odd[kLanes];
+        for (int lane = 0; lane < kLanes; lane++) odd[lane] = to[i + 2 * lane + 1];
+        for (int lane = 0; lane < kLanes; lane++) to[i + lane] = to[i + 2 * lane];
+        for (int lane = 0; lane < kLanes; lane++) to[i + kLanes + lane] = odd[lane];
+      }
+    }
+  }
+}
+
+// Which keys of the block each row sees.
+void visibility(const Task &t, int head, const Tokens &tokens, uint32_t *HWY_RESTRICT visible) {
+  const int64_t first = tokens.first;
+  const int64_t max_bytes = ceil_div(t.seq.keys, 8), tail_bytes = ceil_div(t.seq.queries, 8);
+  for (int row = 0; row < t.rows; row++) {
+    const int query = t.query_of(row), q_head = t.q_head(head, row);
+    const Span &span = t.spans[query];
+    uint32_t bits =
+        (range_bits(span.lo, span.hi, first) | range_bits(0, span.sink, first)) & tokens.present;
+    if (t.p.has(ATTN_SDPA_MASK)) {
+      const attn_tensor &mask = t.a.mask;
+      bits &= packed_bits(static_cast<const uint8_t *>(mask.data) +
+                              place(t.e, mask, t.seq, q_head, query),
+                          mask.stride[mask.rank - 1], max_bytes, first);
+    }
+    if (t.p.has(ATTN_SDPA_TAIL_MASK)) {
+      const attn_tensor &mask = t.a.tail_mask;
+      const int64_t tail = t.seq.keys - t.seq.queries;
+      bits &= ~range_bits(tail, t.seq.keys, first) |
+              packed_bits(static_cast<const uint8_t *>(mask.data) +
+                              place(t.e, mask, t.seq, q_head, query),
+                          mask.stride[mask.rank - 1], tail_bytes, first - tail);
+    }
+    if (t.p.has(ATTN_SDPA_SEGMENT_IDS)) {
+      const attn_tensor &qs = t.a.q_segment_ids, &ks = t.a.kv_segment_ids;
+      int rest;
+      const int32_t id =
+          static_cast<const int32_t *>(qs.data)[query_place(t.e, qs, t.seq, query, rest)];
+      const int32_t *keys = static_cast<const int32_t *>(ks.data);
+      int64_t stride = ks.stride[0];
+      if (t.p.ragged_k()) {
+        keys += t.a.cu_seqlens_k[t.seq.batch] * stride;
+      } else {
+        keys += t.seq.batch * stride;
+        stride = ks.stride[1];
+      }
+      for (uint32_t left = bits; left != 0; left &= left - 1) {
+        const int key = __builtin_ctz(left);
+        if (id < 0 || keys[(first + key) * stride] != id) bits &= ~(1u << key);
+      }
+    }
+    visible[row] = bits;
+  }
+}
+
+// Softcap, bias and ALiBi on the scores of one row; a bias of -inf hides its key.
+void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &visible) {
+  const DF d;
+  float *s = t.s + row * kBlock;
+  const int query = t.query_of(row), q_head = t.q_head(head, row);
+  if (t.d.softcap > 0) {
+    const VF cap = hn::Set(d, t.d.softcap), inverse = hn::Set(d, 1.0f / t.d.softcap);
+    for (int i = 0; i < kBlock; i += kLanes) {
+      hn::StoreU(hn::Mul(cap, hn::Tanh(d, hn::Mul(hn::LoadU(d, s + i), inverse))), d, s + i);
+    }
+  }
+  if (t.p.has(ATTN_SDPA_BIAS)) {
+    const attn_tensor &bias = t.a.bias;
+    const int64_t base = place(t.e, bias, t.seq, q_head, query);
+    const int64_t stride = bias.stride[bias.rank - 1];
+    for (uint32_t left = visible; left != 0; left &= left - 1) {
+      const int key = __builtin_ctz(left);
+      const float b = load_element(bias.data, base + (tokens.first + key) * stride, bias.dtype);
+      if (b == -kInf) visible &= ~(1u << key);
+      s[key] += b;
+    }
+  }
+  if (t.p.has(ATTN_SDPA_ALIBI)) {
+    const attn_tensor &slopes = t.a.alibi_slopes;
+    const int64_t at = slopes.rank == 2
+                           ? t.seq.batch * slopes.stride[0] + q_head * slopes.stride[1]
+                           : q_head * slopes.stride[0];
+    const float slope = static_cast<const float *>(slopes.data)[at];
+    const int64_t distance = tokens.first - (query + t.seq.offset);
+    for (int key = 0; key < kBlock; key++) {
+      s[key] -= slope * static_cast<float>(std::abs(distance + key));
+    }
+  }
+}
+
+// Turns the scores of one row into weights, against the running maximum; returns what the row's
+// output so far must be scaled by.
+HWY_INLINE float weigh(float *HWY_RESTRICT s, uint32_t visible, float &m, float &l) {
+  const DF d;
+  constexpr int kVecs = kBlock / kLanes;
+  VF v[kVecs];
+  if (visible == ~0u) {
+    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA { v[i] = hn::LoadU(d, s + i * kLanes); });
+  } else {
+    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA {
+      uint8_t bits[8] = {};
+      const uint32_t shifted = visible >> (i * kLanes);
+      std::memcpy(bits, &shifted, sizeof shifted);
+      v[i] = hn::IfThenElse(hn::LoadMaskBits(d, bits), hn::LoadU(d, s + i * kLanes),
+                            hn::Set(d, -kInf));
+    });
+  }
+  VF top = v[0];
+  unroll<kVecs - 1>([&](auto i) ATTN_INLINE_LAMBDA { top = hn::Max(top, v[i + 1]); });
+  const float m_new = std::max(m, hn::GetLane(hn::MaxOfLanes(d, top)));
+  if (m_new == -kInf) {
+    // No key so far, unless the scores are -inf themselves: weight 0 in any case.
+    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA { hn::StoreU(hn::Zero(d), d, s + i * kLanes); });
+    return 1;
+  }
+  const VF max = hn::Set(d, m_new);
+  VF sum = hn::Zero(d);
+  unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA {
+    const VF w = exp_negative(hn::Sub(v[i], max));
+    hn::StoreU(w, d, s + i * kLanes);
+    sum = hn::Add(sum, w);
+  });
+  const float alpha = m_new == m ? 1.0f : hn::GetLane(exp_negative(hn::Set(d, m - m_new)));
+  l = l * alpha + hn::GetLane(hn::SumOfLanes(d, sum));
+  m = m_new;
+  return alpha;
+}
+
+void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64_t depth,
+                     const char *const *k, int n, Stream &next, float *s) {
+  switch (f) {
+    case Format::kFp32:
+      return scores<Format::kFp32>(rows, q, q_stride, depth, k, n, next, s);
+    case Format::kFp16:
+      return scores<Format::kFp16>(rows, q, q_stride, depth, k, n, next, s);
+    case Format::kBf16:
+      return scores<Format::kBf16>(rows, q, q_stride, depth, k, n, next, s);
+  }
+}
+
+void dispatch_outputs(Format f, int rows, float *o, int64_t o_stride, const float *alpha,
+                      const float *p, const char *const *v, int n, int64_t columns,
+                      Stream &next) {
+  switch (f) {
+    case Format::kFp32:
+      return outputs<Format::kFp32>(rows, o, o_stride, alpha, p, v, n, columns, next);
+    case Format::kFp16:
+      return outputs<Format::kFp16>(rows, o, o_stride, alpha, p, v, n, columns, next);
+    case Format::kBf16:
+      return outputs<Format::kBf16>(rows, o, o_stride, alpha, p, v, n, columns, next);
+  }
+}
+
+// Row pointers of one head: in place, or into a widened copy.
+void rows_of_head(const View &view, int64_t pad, const char *const *tokens, int n, int head,
+                  float *wide, const char **rows) {
+  for (int t = 0; t < n; t++) {
+    const char *row = tokens[t] + head * view.head;
+    if (view.direct) {
+      rows[t] = row;
+    } else {
+      float *to = wide + t * pad;
+      widen(row, view.element, view.dtype, view.width, view.columns, to);
+      rows[t] = reinterpret_cast<const char *>(to);
+    }
+  }
+}
+
+// The weights times V where rows do not all see the same keys, or not all keys: hidden values must
+// not be touched, they may be NaN.
+void masked_outputs(const Task &t, const uint32_t *visible, float *o, const float *alpha,
+                    const char *const *v) {
+  const int64_t stride = padded(t.d.head_dim_v);
+  Stream nothing;
+  const auto compact = [&](int row, int rows) {
+    const char *kept[kBlock];
+    int n = 0;
+    for (uint32_t left = visible[row]; left != 0; left &= left - 1) {
+      const int key = __builtin_ctz(left);
+      for (int r = row; r < row + rows; r++) t.s[r * kBlock + n] = t.s[r * kBlock + key];
+      kept[n++] = v[key];
+    }
+    dispatch_outputs(t.v.format, rows, o + row * stride, stride, alpha + row, t.s + row * kBlock,
+                     kept, n, t.v.columns, nothing);
+  };
+  bool uniform = true;
+  for (int row = 1; row < t.rows; row++) uniform = uniform && visible[row] == visible[0];
+  if (uniform) return compact(0, t.rows);
+  for (int row = 0; row < t.rows; row++) compact(row, 1);
+}
+
+// One block of keys of one head. Meanwhile fetches share number `share` of `shares` of the block
+// `next`, `heads` heads of it from next_head on, which lie side by side.
+struct Next {
+  const Tokens *tokens;  // null: nothing follows
+  int head, heads;
+  int share, shares;
+};
+
+void block(const Task &t, int head, const Tokens &tokens, const Next &next) {
+  const bool latent = t.p.latent();
+  const int64_t q_stride = padded(t.d.head_dim_qk), o_stride = padded(t.d.head_dim_v);
+  const int first_row = head * t.rows;
+  const int n = static_cast<int>(ceil_div(tokens.n, kTileKeys)) * kTileKeys;
+  const int own_head = t.head0 + head;
+
+  Stream next_k, next_v;
+  if (next.tokens != nullptr && next.tokens->present != 0) {
+    const int from = next.tokens->n * next.share / next.shares;
+    const int count = next.tokens->n * (next.share + 1) / next.shares - from;
+    const int first = t.head0 + next.head;
+    const auto stream = [&](const View &view, const char *const *rows, int64_t steps) {
+      const int64_t bytes = view.bytes == 0 ? 0 : (next.heads - 1) * view.head + view.bytes;
+      return Stream(rows + from, count, first * view.head, bytes, steps);
+    };
+    next_k = stream(t.k, next.tokens->k, n / kTileKeys * (t.k.columns / kPair));
+    if (!latent) {
+      next_v = stream(t.v, next.tokens->v, tokens.n * ceil_div(t.v.columns, 2 * kPair));
+    }
+  }
+  const char *k[kBlock];
+  const char *v[kBlock];
+  rows_of_head(t.k, q_stride, tokens.k, n, own_head, t.wide_k, k);
+  dispatch_scores(t.k.format, t.rows, t.q + first_row * q_stride, q_stride, t.k.columns, k, n,
+                  next_k, t.s);
+
+  uint32_t visible[kMaxRowsPerHead];
+  const bool full = tokens.n == kBlock && tokens.present == ~0u &&
+                    all_see(t, tokens.first, tokens.first + kBlock);
+  if (full) {
+    std::fill_n(visible, t.rows, ~0u);
+  } else {
+    visibility(t, head, tokens, visible);
+  }
+  const bool adjusted = t.d.softcap > 0 || t.p.has(ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI);
+  float alpha[kMaxRowsPerHead];
+  bool hidden = !full;
+  for (int row = 0; row < t.rows; row++) {
+    if (adjusted) {
+      adjust(t, head, row, tokens, visible[row]);
+      hidden = hidden || visible[row] != ~0u;
+    }
+    alpha[row] =
+        weigh(t.s + row * kBlock, visible[row], t.m[first_row + row], t.l[first_row + row]);
+  }
+  if (latent) {
+    std::copy_n(k, n, v);
+  } else {
+    rows_of_head(t.v, o_stride, tokens.v, n, own_head, t.wide_v, v);
+  }
+  float *o = t.o + first_row * o_stride;
+  if (hidden) {
+    masked_outputs(t, visible, o, alpha, v);
+  } else {
+    dispatch_outputs(t.v.format, t.rows, o, o_stride, alpha, t.s, v, kBlock, t.v.columns, next_v);
+  }
+}
+
+// The place in a row of o of output column c.
+HWY_INLINE int64_t column_place(Format f, int64_t c) {
+  if (!interleaved(f)) return c;
+  const int64_t in_pair = c % kPair;
+  return c - in_pair + in_pair / 2 + (in_pair % 2) * kLanes;
+}
+
+// Writes one query's results: sum o = sum of exp(s - m) v, l = sum of exp(s - m).
+void finish(const Exec &e, const Sequence &seq, int q_head, int64_t query, float m, float l,
+            const float *o, Format order) {
+  const sdpa::Problem &p = *e.problem;
+  const attn_sdpa_args &a = e.call->args;
+  float scale = 0, lse = -kInf;
+  if (m > -kInf || l != 0) {  // NaN in m leaves m at -inf, but not l at 0
+    scale = 1 / l;
+    lse = m + std::log(l);
+  }
+  if (p.has(ATTN_SDPA_SINK)) {
+    const float sink = static_cast<const float *>(a.sink.data)[q_head * a.sink.stride[0]];
+    if (sink > -kInf) {
+      // exp(sink) joins the denominator: the output shrinks by 1 / (1 + exp(sink - lse)).
+      const float both = std::max(lse, sink) + std::log1p(std::exp(-std::abs(lse - sink)));
+      const float joined = sink == kInf ? kInf : lse == -kInf ? sink : both;
+      if (lse > -kInf) scale *= sink == kInf ? 0.0f : std::exp(lse - joined);
+      if (p.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = joined;
+    }
+  }
+  if (p.has(ATTN_SDPA_RETURN_LSE)) {
+    const float unit = p.d.lse_base == ATTN_LSE_BASE_2 ? 1.44269504f : 1.0f;
+    static_cast<float *>(a.lse.data)[lse_place(e, a.lse, seq, q_head, query)] = lse * unit;
+  }
+  if (p.has(ATTN_SDPA_RETURN_ROW_MAX)) {
+    static_cast<float *>(a.row_max.data)[lse_place(e, a.row_max, seq, q_head, query)] = m;
+  }
+  int rest;
+  const attn_tensor &out = a.out;
+  const int64_t at = query_place(e, out, seq, query, rest) + q_head * out.stride[rest];
+  int64_t gate_at = 0, gate_stride = 0;
+  const bool gated = p.has(ATTN_SDPA_GATE);
+  if (gated) {
+    gate_at = query_place(e, a.gate, seq, query, rest) + q_head * a.gate.stride[rest];
+    gate_stride = a.gate.shape[rest + 1] == 1 ? 0 : a.gate.stride[rest + 1];
+  }
+  for (int64_t c = 0; c < p.d.head_dim_v; c++) {
+    float value = o == nullptr || scale == 0 ? 0.0f : o[column_place(order, c)] * scale;
+    if (gated) {
+      value /= 1 + std::exp(-load_element(a.gate.data, gate_at + c * gate_stride, a.gate.dtype));
+    }
+    store_element(out.data, at + c * out.stride[rest + 1], out.dtype, value);
+  }
+}
+
+// Zeros and -inf for places [from, to) of a sequence, which no query uses.
+void finish_padding(const Exec &e, const Sequence &seq, int64_t from, int64_t to, int head0,
+                    int heads) {
+  const int group = e.problem->group;
+  for (int64_t query = from; query < to; query++) {
+    for (int h = head0 * group; h < (head0 + heads) * group; h++) {
+      finish(e, seq, h, query, -kInf, 0, nullptr, Format::kFp32);
+      if (e.problem->has(ATTN_SDPA_RETURN_LSE)) {  // without a sink
+        const attn_tensor &lse = e.call->args.lse;
+        static_cast<float *>(lse.data)[lse_place(e, lse, seq, h, query)] = -kInf;
+      }
+    }
+  }
+}
+
+// The first token of the block at or after `first` that some query sees.
+int64_t next_seen(const Task &t, int64_t first, int64_t end) {
+  while (first < end && sees_nothing(t, first, std::min(first + kBlock, end))) {
+    // Over a gap between sink tokens and the window in one step.
+    const int64_t jump = first >= t.any.hi ? end : (t.any.lo - first) / kBlock * kBlock + first;
+    first = std::max(first + kBlock, std::min(jump, end));
+  }
+  return first;
+}
+
+void run(const Exec &e, int64_t task, int thread) {
+  const sdpa::Problem &p = *e.problem;
+  const attn_sdpa_desc &d = p.d;
+  // Heads vary fastest, then pieces: neighbours in time share pages and lines.
+  const int64_t head_task = task % e.head_tasks;
+  const int64_t split = task / e.head_tasks % e.max_splits;
+  const int64_t batch = task / e.head_tasks / e.max_splits;
+  if (batch == e.call->batch) {
+    // Tokens after the last sequence are padding, too.
+    Sequence rest{};
+    rest.q_row = batch == 0 ? 0 : e.call->args.cu_seqlens_q[batch];
+    if (task % (e.head_tasks * e.max_splits) == 0) {
+      finish_padding(e, rest, 0, e.call->total_q - rest.q_row, 0, d.num_kv_heads);
+    }
+    return;
+  }
+  const Sequence seq = sequence(p, *e.call, batch);
+  const int64_t splits = split_count(d, seq.keys), piece = split_keys(d, seq.keys);
+  if (split >= splits) return;
+
+  const int head0 = static_cast<int>(head_task) * e.heads_per_task;
+  const int heads = std::min(e.heads_per_task, d.num_kv_heads - head0);
+  if (split == 0) finish_padding(e, seq, seq.queries, seq.q_places, head0, heads);
+  if (seq.queries <= 0) return;
+
+  Task t(e, seq);
+  t.k = make_view(e, seq, t.a.k, d.head_dim_qk);
+  t.v = make_view(e, seq, t.a.v, d.head_dim_v);
+  if (p.latent()) {
+    // V is read where K is: columns past head_dim_v may hold the rest of K and are not written out.
+    t.k.direct = t.k.direct && t.v.direct;
+    t.k.format = t.k.direct ? t.v.format : Format::kFp32;
+    t.v.direct = t.k.direct;
+    t.v.format = t.k.format;
+  }
+  t.head0 = head0;
+  t.heads = heads;
+  t.rows = static_cast<int>(seq.queries) * p.group;
+  t.elementwise = p.has(ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS);
+  for (int i = 0; i < seq.queries; i++) {
+    const Span s = t.spans[i] = span_of(d, seq, i);
+    if (i == 0) t.any = t.all = s;
+    t.any = {std::min(t.any.lo, s.lo), std::max(t.any.hi, s.hi), std::max(t.any.sink, s.sink)};
+    t.all = {std::max(t.all.lo, s.lo), std::min(t.all.hi, s.hi), std::min(t.all.sink, s.sink)};
+  }
+  float *scratch = e.thread_scratch + thread * e.scratch.floats;
+  t.q = scratch + e.scratch.q;
+  t.o = scratch + e.scratch.o;
+  t.m = scratch + e.scratch.m;
+  t.l = scratch + e.scratch.l;
+  t.s = scratch + e.scratch.s;
+  t.wide_k = scratch + e.scratch.wide_k;
+  t.wide_v = scratch + e.scratch.wide_v;
+  const int64_t o_stride = padded(d.head_dim_v);
+  const int all_rows = t.rows * heads;
+  std::fill_n(t.o, all_rows * o_stride, 0.0f);
+  std::fill_n(t.m, all_rows, -kInf);
+  std::fill_n(t.l, all_rows, 0.0f);
+  pack_queries(t);
+
+  const int64_t begin = split * piece, end = std::min(seq.keys, begin + piece);
+  const int64_t start = next_seen(t, begin, end);
+  const auto fetch = [&](int64_t first, Tokens &to) {
+    resolve(e, seq, t.k, t.v, first, static_cast<int>(std::min<int64_t>(kBlock, end - first)), to);
+  };
+  Tokens tokens[2];
+  const int passes = e.heads_inside ? 1 : heads;
+  const int inner = e.heads_inside ? heads : 1;
+  for (int pass = 0; pass < passes && start < end; pass++) {
+    int64_t first = start;
+    int now = 0;
+    fetch(first, tokens[0]);
+    while (first < end) {
+      const int64_t following = next_seen(t, first + kBlock, end);
+      Tokens *after = nullptr;
+      if (following < end) {
+        after = &tokens[1 - now];
+        fetch(following, *after);
+      }
+      if (tokens[now].present != 0) {
+        for (int h = 0; h < inner; h++) {
+          block(t, pass + h, tokens[now], {after, pass, inner, h, inner});
+        }
+      }
+      first = following;
+      now = 1 - now;
+    }
+  }
+
+  for (int head = 0; head < heads; head++) {
+    for (int row = 0; row < t.rows; row++) {
+      const int at = head * t.rows + row, q_head = t.q_head(head, row), query = t.query_of(row);
+      const float *o = t.o + at * o_stride;
+      if (splits == 1) {
+        finish(e, seq, q_head, query, t.m[at], t.l[at], o, t.v.format);
+        continue;
+      }
+      const int64_t slot =
+          ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride + split;
+      e.partial_ml[slot * 2] = t.m[at];
+      e.partial_ml[slot * 2 + 1] = t.l[at];
+      float *to = e.partial_o + slot * d.head_dim_v;
+      for (int64_t c = 0; c < d.head_dim_v; c++) to[c] = o[column_place(t.v.format, c)];
+    }
+  }
+}
+
+void merge(const Exec &e, int64_t task) {
+  const sdpa::Problem &p = *e.problem;
+  const attn_sdpa_desc &d = p.d;
+  const int kv_head = static_cast<int>(task % d.num_kv_heads);
+  const Sequence seq = sequence(p, *e.call, task / d.num_kv_heads);
+  const int64_t splits = split_count(d, seq.keys);
+  if (splits == 1) return;
+  for (int64_t query = 0; query < seq.queries; query++) {
+    for (int q_head = kv_head * p.group; q_head < (kv_head + 1) * p.group; q_head++) {
+      const int64_t slot = ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride;
+      const float *ml = e.partial_ml + slot * 2;
+      float m = -kInf, l = 0;
+      for (int64_t i = 0; i < splits; i++) m = std::max(m, ml[2 * i]);
+      // The first piece's place collects the sum.
+      float *o = e.partial_o + slot * d.head_dim_v;
+      for (int64_t i = 0; i < splits; i++) {
+        const float weight = ml[2 * i + 1] == 0 ? 0.0f : std::exp(ml[2 * i] - m);
+        const float *from = o + i * d.head_dim_v;
+        l += weight == 0 ? 0.0f : weight * ml[2 * i + 1];
+        for (int64_t c = 0; c < d.head_dim_v; c++) {
+          o[c] = (i == 0 ? 0.0f : o[c]) + (weight == 0 ? 0.0f : weight * from[c]);
+        }
+      }
+      finish(e, seq, q_head, query, m, l, o, Format::kFp32);
+    }
+  }
+}
+
+}  // namespace attn::cpu::decode::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace attn::cpu::decode {
+void run_task(const Exec &exec, int64_t task, int thread) {
+  static const auto function = ATTN_SIMD_DISPATCH(run);
+  function(exec, task, thread);
+}
+void run_merge(const Exec &exec, int64_t task) {
+  static const auto function = ATTN_SIMD_DISPATCH(merge);
+  function(exec, task);
+}
+}  // namespace attn::cpu::decode
+#endif
