@@ -170,11 +170,12 @@ int32_t check_shape(Problem &p, const ErrorSink &error) {
     status = check_unused("desc.max_total_k", static_cast<double>(d.max_total_k), p.ragged_k(),
                           "kv_layout RAGGED", error);
   }
+  if (status != ATTN_OK) return status;
   // cu_seqlens are int32: no more tokens in all than they can count.
   const auto total = [&](int64_t seqlen) { return std::min(d.max_batch * seqlen, kMost); };
   if (p.ragged_q() && d.max_total_q == 0) d.max_total_q = total(d.max_seqlen_q);
   if (p.ragged_k() && d.max_total_k == 0) d.max_total_k = total(d.max_seqlen_k);
-  if (status == ATTN_OK) status = check_range("desc.max_total_q", d.max_total_q, 0, kMost, error);
+  status = check_range("desc.max_total_q", d.max_total_q, 0, kMost, error);
   if (status == ATTN_OK) status = check_range("desc.max_total_k", d.max_total_k, 0, kMost, error);
   return status;
 }

@@ -1,5 +1,9 @@
 #include "kernels/cpu/sdpa/tuned/simd_target.hpp"
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -7,13 +11,22 @@
 namespace attn::cpu::tuned {
 namespace {
 
+#if defined(__x86_64__) || defined(__i386__)
+// clang 14 does not know "f16c" as a name for __builtin_cpu_supports. The registers that it works on
+// are those of avx2, which that function checks.
+bool supports_f16c() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1u << 29)) != 0;
+}
+#endif
+
 SimdTarget detect() {
 #if defined(__x86_64__) || defined(__i386__)
   // Also checks that the operating system saves the registers.
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2") &&
-                    __builtin_cpu_supports("f16c");
+                    supports_f16c();
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
