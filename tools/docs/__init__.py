@@ -1,0 +1,1 @@
+"""Generates and checks the documentation: see __main__.py."""

@@ -1,0 +1,142 @@
+"""The support matrix: what the planner answers for one descriptor an option."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tools.capi import AttnError, Library
+
+# A row: what a reader calls it; descriptor fields (flags and grads by name); passes in which it
+# makes sense, if not all.
+ROWS: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
+    ("Data types", [
+        ("fp32", {}),
+        ("fp16", {"q_dtype": "FP16"}),
+        ("bf16", {"q_dtype": "BF16"}),
+        ("bf16 in, fp32 out", {"q_dtype": "BF16", "out_dtype": "FP32"}),
+        ("fp8 keys and values", {"q_dtype": "BF16", "k_dtype": "FP8_E4M3FN",
+                                 "k_quant": "HEAD", "v_quant": "HEAD"}),
+        ("int8 keys", {"q_dtype": "BF16", "k_dtype": "INT8", "v_dtype": "BF16",
+                       "k_quant": "TOKEN_HEAD"}),
+        ("int8 values", {"q_dtype": "BF16", "v_dtype": "INT8", "v_quant": "TOKEN_HEAD"}),
+        ("fp8 queries", {"q_dtype": "FP8_E4M3FN", "k_dtype": "BF16", "q_quant": "TENSOR"}),
+        ("fp8 output", {"q_dtype": "BF16", "out_dtype": "FP8_E4M3FN", "out_quant": "TENSOR"}),
+    ]),
+    ("Heads", [
+        ("grouped queries (GQA)", {"num_kv_heads": 2}),
+        ("one kv head (MQA)", {"num_kv_heads": 1}),
+        ("values of another width", {"head_dim_qk": 192, "head_dim_v": 128}),
+        ("head dim 256", {"head_dim_qk": 256}),
+        ("latent KV (MLA)", {"num_kv_heads": 1, "head_dim_qk": 576, "head_dim_v": 512,
+                             "flags": "LATENT_KV"}),
+    ]),
+    ("Layouts", [
+        ("dense", {}),
+        ("dense, lengths per sequence", {"flags": "SEQUSED_Q SEQUSED_K"}),
+        ("ragged (varlen)", {"q_layout": "RAGGED", "kv_layout": "RAGGED"}),
+        ("paged, block table", {"kv_layout": "PAGED_TABLE", "page_size": 16}),
+        ("paged, CSR", {"kv_layout": "PAGED_CSR", "page_size": 16}),
+        ("ragged queries, paged keys", {"q_layout": "RAGGED", "kv_layout": "PAGED_TABLE",
+                                        "page_size": 16}),
+    ]),
+    ("Masks", [
+        ("causal, bottom-right", {"flags": "CAUSAL"}),
+        ("causal, top-left", {"flags": "CAUSAL", "alignment": "TOP_LEFT"}),
+        ("window", {"flags": "CAUSAL WINDOW", "window_left": 128, "window_right": 0}),
+        ("window with sink tokens", {"flags": "CAUSAL WINDOW", "window_left": 128,
+                                     "window_right": 0, "sink_tokens": 4}),
+        ("chunk", {"flags": "CAUSAL", "chunk_size": 128}),
+        ("bit mask", {"flags": "MASK"}),
+        ("tail (tree) mask", {"flags": "TAIL_MASK"}),
+        ("segment ids", {"flags": "SEGMENT_IDS"}),
+        ("block-sparse lists", {"flags": "BLOCK_SPARSE", "block_size_q": 64, "block_size_k": 64}),
+    ]),
+    ("Scores and weights", [
+        ("bias", {"flags": "BIAS"}),
+        ("ALiBi", {"flags": "ALIBI CAUSAL"}),
+        ("softcap", {"softcap": 30.0}),
+        ("sinks", {"flags": "SINK"}),
+        ("dropout", {"flags": "DROPOUT", "dropout_p": 0.1}),
+        ("SiLU instead of softmax (HSTU)", {"activation": "SILU", "silu_divisor": 512.0,
+                                            "flags": "CAUSAL"}),
+    ]),
+    ("Results", [
+        ("output gate", {"flags": "GATE"}),
+        ("lse", {"flags": "RETURN_LSE", "passes": "forward"}),
+        ("row max", {"flags": "RETURN_ROW_MAX", "passes": "forward"}),
+        ("batch-invariant", {"determinism": "BATCH_INVARIANT"}),
+        ("split in fixed pieces", {"split_policy": "FIXED", "split_size": 1024,
+                                   "passes": "forward"}),
+        ("gradient of bias", {"flags": "BIAS", "grads": "Q K V BIAS", "passes": "backward"}),
+        ("gradient of sinks", {"flags": "SINK", "grads": "Q K V SINK", "passes": "backward"}),
+        ("gradient of the gate", {"flags": "GATE", "grads": "Q K V GATE", "passes": "backward"}),
+        ("gradient that reaches the lse", {"grads": "Q K V LSE_IN", "passes": "backward"}),
+    ]),
+]
+
+PREFIXES = {"q_dtype": "DTYPE", "k_dtype": "DTYPE", "v_dtype": "DTYPE", "out_dtype": "DTYPE",
+            "q_layout": "LAYOUT", "kv_layout": "LAYOUT", "alignment": "ALIGN",
+            "activation": "ACTIVATION", "split_policy": "SPLIT", "determinism": "DETERMINISM"}
+
+# Column: name, pass, queries a sequence.
+COLUMNS = [("forward", "forward", 512), ("forward, 1 query", "forward", 1),
+           ("backward", "backward", 512)]
+
+
+def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int) -> Any:
+    desc = c.attn_sdpa_desc(q_dtype=c.ATTN_DTYPE_FP32, num_q_heads=8, head_dim_qk=64, max_batch=4,
+                            max_seqlen_q=seqlen_q, max_seqlen_k=8192, softmax_scale=0.125)
+    setattr(desc, "pass", getattr(c, f"ATTN_SDPA_{way.upper()}"))
+    for name, value in fields.items():
+        if name == "passes":
+            continue
+        if name in ("flags", "grads"):
+            prefix = "ATTN_SDPA_GRAD_" if name == "grads" else "ATTN_SDPA_"
+            for word in value.split():
+                setattr(desc, name, getattr(desc, name) | getattr(c, prefix + word))
+        elif name.endswith("_quant"):
+            getattr(desc, name).granularity = getattr(c, f"ATTN_QUANT_{value}")
+        elif name in PREFIXES:
+            setattr(desc, name, getattr(c, f"ATTN_{PREFIXES[name]}_{value}"))
+        else:
+            setattr(desc, name, value)
+    return desc
+
+
+def cell(library: Library, context: Any, desc: Any, notes: list[str]) -> str:
+    """The best implementation's last name, or the number of the note that says why not."""
+    try:
+        plan = library.plan(context, desc)
+    except AttnError as error:
+        if error.status not in ("ATTN_ERROR_UNSUPPORTED", "ATTN_ERROR_INVALID_ARGUMENT"):
+            raise
+        rule = error.message.split("; ", 1)[-1]  # without the field and its value
+        if rule not in notes:
+            notes.append(rule)
+        return f"refused ({notes.index(rule) + 1})"
+    name = library.implementations(plan)[0].rsplit("/", 1)[1]
+    library.c.attn_plan_destroy(plan)
+    return name
+
+
+def markdown(library: Library) -> str:
+    context = library.context(1)
+    notes: list[str] = []
+    lines = ["| Option | " + " | ".join(name for name, _, _ in COLUMNS) + " |",
+             "|---|" + "---|" * len(COLUMNS)]
+    for group, rows in ROWS:
+        lines.append(f"| **{group}** |" + " |" * len(COLUMNS))
+        for label, fields in rows:
+            cells = []
+            for _, way, seqlen_q in COLUMNS:
+                if fields.get("passes", way) != way:
+                    cells.append("")
+                    continue
+                cells.append(cell(library, context, descriptor(library.c, fields, way, seqlen_q),
+                                  notes))
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    library.c.attn_context_destroy(context)
+    if notes:
+        lines.append("")
+        lines += [f"({number}) {note}  " for number, note in enumerate(notes, 1)]
+    return "\n".join(lines).rstrip()
