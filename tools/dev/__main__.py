@@ -99,18 +99,9 @@ def task_bench(arguments):
     return subprocess.run(command, cwd=ROOT, env=suites.python_env(path)).returncode
 
 
-def sources():
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.hpp", "*.c",
-         "*.cpp"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    # Frozen headers are kept to the letter.
-    return [ROOT / name for name in listed
-            if not name.startswith("tests/abi/frozen/") and (ROOT / name).exists()]
-
-
 def task_fmt(_):
     prepare("format")
-    subprocess.run(["clang-format-14", "-i", *sources()], check=True)
+    subprocess.run(["clang-format-14", "-i", *suites.sources()], check=True)
     if shutil.which("cargo"):
         subprocess.run(["cargo", "fmt", "-q"], cwd=ROOT / "bindings/rust", check=False)
     if shutil.which("gofmt"):

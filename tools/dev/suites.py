@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import shutil
+import subprocess
 import sys
 from typing import Callable
 
@@ -58,4 +59,83 @@ def sanitized(name, options, env):
     return go
 
 
-SUITES = []
+def fuzz(build):
+    clang = next(name for name in ("clang-14", "clang") if shutil.which(name))
+    path = build(
+        "build/fuzz", "-Dbuildtype=debugoptimized", "-Dfuzz=true", "-Db_lundef=false",
+        "-Db_sanitize=address,undefined",
+        "-Dcpp_args=-fsanitize=fuzzer-no-link -fno-sanitize-recover=all",
+        targets=["tests/fuzz/fuzz-plan", "tests/fuzz/fuzz-execute"],
+        env={"CC": clang, "CXX": clang.replace("clang", "clang++")})
+    seconds = int(os.environ.get("ATTN_FUZZ_SECONDS", "30"))  # each of the two targets
+    count = Count()
+    for target in ("plan", "execute"):
+        found = path / f"corpus-{target}"  # grows from run to run; the seeds stay as they are
+        found.mkdir(exist_ok=True)
+        count += suite(f"fuzz {target}",
+                       [path / f"tests/fuzz/fuzz-{target}", f"-max_total_time={seconds}",
+                        "-max_len=512", f"-artifact_prefix={path}/", found,
+                        ROOT / "tests/fuzz/corpus" / target], "status")
+    return count
+
+
+def python(build):
+    path = build()
+    count = suite("pytest", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+                             ROOT / "bindings/python/tests"], "pytest", env=python_env(path))
+    count += suite("python example", [sys.executable, ROOT / "examples/python/attention.py"],
+                   "status", env=python_env(path))
+    return count
+
+
+def script(path):
+    """A binding's own test command, which ends with 'N passed, N failed'."""
+    def go(build):
+        return suite(path, [ROOT / path], "plain",
+                     env={**library_env(build()), "PYTHON": sys.executable})
+    return go
+
+
+def demo(build):
+    path = build()
+    return suite("sentence search", [sys.executable, ROOT / "examples/python/sentence_search.py",
+                                     "--query", "a storm at sea"], "status", env=python_env(path))
+
+
+def sources():
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.hpp", "*.c",
+         "*.cpp"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    # Frozen headers are kept to the letter.
+    return [ROOT / name for name in listed
+            if not name.startswith("tests/abi/frozen/") and (ROOT / name).exists()]
+
+
+def lint(build):
+    path = build()
+    clang_format = next(n for n in ("clang-format-14", "clang-format") if shutil.which(n))
+    count = suite("clang-format", [clang_format, "--dry-run", "-Werror", *sources()], "status")
+    count += suite("mypy", [sys.executable, "-m", "mypy", "--config-file", ROOT / "pyproject.toml",
+                            path / "bindings/python/attn"], "status")
+    return count
+
+
+SUITES = [
+    Suite("unit", "internals, by doctest", meson_suite("unit")),
+    Suite("ops", "attn-check: every case on every implementation against fp64", ops),
+    Suite("abi", "the ABI gate and the header matrix", meson_suite("abi"), ("rust", "go")),
+    Suite("examples", "C and C++ examples, and the installed package", meson_suite("examples")),
+    Suite("docs", "generated parts are current, every public name has its comment",
+          meson_suite("docs")),
+    Suite("python", "the Python package and its example", python),
+    Suite("rust", "the Rust crates and their example", script("bindings/rust/test"), ("rust",)),
+    Suite("go", "the Go package and its example", script("bindings/go/test"), ("go",)),
+    Suite("demo", "sentence search on real sentences", demo, ("demo",)),
+    Suite("lint", "formatting and types", lint),
+    Suite("asan", "attn-check under address and undefined-behaviour sanitizers",
+          sanitized("asan", "address,undefined",
+                    {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})),
+    Suite("tsan", "attn-check under the thread sanitizer",
+          sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"})),
+    Suite("fuzz", "60 seconds of hostile descriptors and arguments", fuzz),
+]
