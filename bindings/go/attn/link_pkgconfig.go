@@ -1,0 +1,6 @@
+//go:build !attn_nopkgconfig
+
+package attn
+
+// #cgo pkg-config: attn
+import "C"
