@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "kernels/cpu/sdpa/reference/inputs.hpp"
 
 namespace attn::cpu::reference {
@@ -16,11 +16,12 @@ constexpr int64_t kKeyBlock = 64;
 
 // What all keys of a query need, natural units.
 struct RowStatistics {
-  double lse;    // as given, with or without the sink
-  double total;  // with the sink
-  double share;  // of each key with s = +inf, where there is one
-  double d;      // <dout, out>
-  double dlse;   // 0 if not given
+  double lse;         // as given, with or without the sink
+  double total;       // with the sink
+  double share;       // of each key with s = +inf, where there is one, in the lse
+  double kept_share;  // and in the weights: 0 if a sink of +inf takes all
+  double d;           // <dout, out>
+  double dlse;        // 0 if not given
 };
 
 // A use of a page by a sequence: its keys `ordinal * page_size` and following.
@@ -300,7 +301,8 @@ class Backward {
         if (query.score(j, query.logit(dot(q, scratch.key, dqk_))) == kInfinity) infinite++;
       }
       const bool sink_takes_all = p_.has(ATTN_SDPA_SINK) && in_.sink(head) == kInfinity;
-      row.share = infinite == 0 || sink_takes_all ? 0 : 1 / infinite;
+      row.share = infinite == 0 ? 0 : 1 / infinite;
+      row.kept_share = sink_takes_all ? 0 : row.share;
     }
     return row;
   }
@@ -312,16 +314,15 @@ class Backward {
     Pair result = {0, 0, 0};
     if (s == -kInfinity) return result;
     if (p_.softmax()) {
-      const double weight = weight_of(s, row.total, row.share);
+      const double weight = weight_of(s, row.total, row.kept_share);
       if (weight != 0) {
         const double kept = query.dropout_factor(j);
         result.weight = kept == 0 ? 0 : weight * kept;
         result.ds = weight * ((kept == 0 ? 0 : kept * dot(dout, value, dv_)) - row.d);
       }
       if (row.dlse != 0) {
-        const double share = row.share;
         const double in_lse =
-            p_.has(ATTN_SDPA_LSE_INCLUDES_SINK) ? weight : weight_of(s, row.lse, share);
+            p_.has(ATTN_SDPA_LSE_INCLUDES_SINK) ? weight : weight_of(s, row.lse, row.share);
         if (in_lse != 0) result.ds += row.dlse * in_lse;
       }
     } else {
