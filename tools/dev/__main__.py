@@ -21,8 +21,11 @@ def pip(name):
     stamp = ROOT / ".venv" / f"installed-{name}.txt"
     if stamp.exists() and stamp.read_bytes() == path.read_bytes():
         return
+    # Packages whose declared dependencies are large and not needed are listed apart.
+    alone = ["--no-deps"] if name.endswith("-no-deps") else []
     run(f"installing Python packages ({name})",
-        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q", "-r", path])
+        [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "-q", *alone, "-r",
+         path])
     stamp.write_bytes(path.read_bytes())
 
 
@@ -40,8 +43,8 @@ def prepare(*what):
         apt(*needs.RUST)
     if "go" in what and shutil.which("go") is None:
         apt(*needs.GO)
-    for name in ("demo", "bench", "docs"):
-        if name in what:
+    for name in ("demo", "demo-no-deps", "bench", "docs"):
+        if name.removesuffix("-no-deps") in what:
             pip(name)
 
 
