@@ -17,7 +17,8 @@ using Launch = decltype(sdpa::Row::launch);
 template <Launch kLaunch>
 int32_t checked(const sdpa::Problem &problem, const sdpa::Call &call, const Device &device,
                 const Resources &resources, const ErrorSink &error) {
-  const int32_t status = check_contents(problem, call, error);
+  int32_t status = check_stream(resources, error);
+  if (status == ATTN_OK) status = check_contents(problem, call, error);
   return status == ATTN_OK ? kLaunch(problem, call, device, resources, error) : status;
 }
 
