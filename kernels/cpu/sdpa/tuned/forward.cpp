@@ -29,8 +29,7 @@ Blocking blocking_of(const attn_sdpa_desc &d, int panel) {
   const int64_t dims = d.head_dim_qk + d.head_dim_v;
   Blocking b;
   b.key_block = static_cast<int>(std::clamp<int64_t>(65536 / dims / 32 * 32, 64, 256));
-  const bool wide = d.k_dtype == ATTN_DTYPE_FP32 && d.v_dtype == ATTN_DTYPE_FP32;
-  const int64_t rows = std::clamp<int64_t>((wide ? 32768 : 65536) / dims, 64, wide ? 128 : 256);
+  const int64_t rows = std::clamp<int64_t>(65536 / dims, 64, 256);
   const int64_t group = d.num_q_heads / d.num_kv_heads;
   const int64_t most = std::max<int64_t>(d.max_seqlen_q * group, 1);
   b.rows_per_task = std::max<int64_t>(round_up(std::min(rows / panel * panel, most), panel), panel);

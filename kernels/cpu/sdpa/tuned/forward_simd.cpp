@@ -167,6 +167,15 @@ int64_t score_offset(const Task &t, const attn_tensor &x, int64_t query, int64_t
 
 // ---- Rows in and out ---------------------------------------------------------------------------
 
+// Whether fp32 rows `stride` elements apart may be worked on where they lie. Rows far apart (heads
+// side by side in a token) share few cache sets and many pages: at 4 KiB, an L1 holds 8 to 12 of
+// them. Copying them first is faster even if they are used by one panel only (measured: 107 against
+// 200 GFLOP/s for 64 tokens of 8 heads of 128).
+bool close_rows(const attn_tensor &x, int64_t stride, size_t dims) {
+  return x.dtype == ATTN_DTYPE_FP32 && x.stride[x.rank - 1] == 1 && stride > 0 &&
+         stride <= static_cast<int64_t>(2 * dims);
+}
+
 void load_queries(const Task &t, const PanelState &p, float *q) {
   const attn_tensor &x = t.a.q;
   const size_t dims = static_cast<size_t>(t.d.head_dim_qk);
@@ -174,7 +183,7 @@ void load_queries(const Task &t, const PanelState &p, float *q) {
       t.d.softcap > 0 ? t.d.softmax_scale / t.d.softcap : t.d.softmax_scale * kLog2e;
   const int64_t stride = x.stride[x.rank - 1];
   const float *rows[kPanel];
-  if (x.dtype == ATTN_DTYPE_FP32 && stride == 1) {
+  if (t.call.group == 1 && close_rows(x, x.stride[x.rank - 3], dims)) {
     for (size_t r = 0; r < kPanel; ++r) {
       rows[r] = element<float>(x, query_offset(t, x, p.query[r], p.head[r]));
     }
@@ -201,7 +210,7 @@ void store_output(const Task &t, const PanelState &p, const float *o, const floa
   const size_t dims = static_cast<size_t>(t.d.head_dim_v);
   const int64_t stride = x.stride[x.rank - 1];
   float *rows[kPanel];
-  if (x.dtype == ATTN_DTYPE_FP32 && stride == 1 && p.rows == kPanel) {
+  if (t.call.group == 1 && p.rows == kPanel && close_rows(x, x.stride[x.rank - 3], dims)) {
     for (size_t r = 0; r < kPanel; ++r) {
       rows[r] = static_cast<float *>(x.data) + query_offset(t, x, p.query[r], p.head[r]);
     }
@@ -258,16 +267,13 @@ KeyBlock load_keys(const Task &t, int64_t first, int64_t last) {
       return (x.rank == 4 ? t.b * x.stride[0] : 0) + (t.k_token + first) * x.stride[token] +
              t.kv_head * x.stride[token + 1];
     };
-    const auto in_place = [](const attn_tensor &x) {
-      return x.dtype == ATTN_DTYPE_FP32 && x.stride[x.rank - 1] == 1;
-    };
-    if (in_place(k)) {
+    if (close_rows(k, k.stride[token], dqk)) {
       block.k = element<float>(k, at(k));
       block.k_stride = k.stride[token];
     } else {
       widen_rows(k, at(k), k.stride[token], last - first, dqk, t.k_wide);
     }
-    if (in_place(v)) {
+    if (close_rows(v, v.stride[token], dv)) {
       block.v = element<float>(v, at(v));
       block.v_stride = v.stride[token];
     } else if (shared) {
