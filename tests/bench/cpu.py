@@ -93,6 +93,8 @@ def line_of(row: dict[str, Any]) -> str:
     bar = f"bar {row['bar']:4.2f}  {'ok' if row['ok'] else 'MISSED'}" if "bar" in row else ""
     again = f"  (twice: {', '.join(f'{r:.3f}' for r in row['ratios'])})" \
         if len(row.get("ratios", [])) > 1 else ""
+    if row.get("disturbed"):
+        again += f"  ({row['disturbed']} turns disturbed by other processes)"
     return f"{row['id']:44} {us} {rate} {row['ratio']:7.3f}x  {bar}{again}"
 
 
@@ -131,8 +133,8 @@ def main() -> int:
                         help="the JSON file (default: tests/bench/results/cpu-<date>-<cpu>.json; "
                         "with --quick, --filter or --threads: none)")
     parser.add_argument("--update", type=pathlib.Path, metavar="FILE",
-                        help="start from the rows of FILE, replace those that are measured now, and "
-                        "write it back")
+                        help="start from the rows of FILE if it exists, replace those that are "
+                        "measured now, and write it back")
     parser.add_argument("--seed", type=int, default=None, help="of the random inputs")
     parser.add_argument("--library", metavar="FILE",
                         help="libattn.so (default: $ATTN_LIBRARY, $ATTN_LIB_DIR, ./build)")
@@ -161,6 +163,7 @@ def main() -> int:
         "build": library.build_info(),
         "simd": device.architecture.decode(),
         "threads": threads,
+        "cores": usable,
         "seed": seed,
         "peers": peer_versions(session),
         # What one empty call of onnxruntime costs, the route through Python included.
@@ -188,15 +191,17 @@ def main() -> int:
 
     out = arguments.out
     if arguments.update:
-        old = json.loads(arguments.update.read_text())
-        measured = {row["id"] for row in rows}
-        rows = [row for row in old["rows"] if row["id"] not in measured] + rows
+        if arguments.update.exists():
+            measured = {row["id"] for row in rows}
+            rows += [row for row in json.loads(arguments.update.read_text())["rows"]
+                     if row["id"] not in measured]
         out = out or arguments.update
     elif out is None and not (arguments.quick or arguments.filter or arguments.suite
                               or arguments.threads):
         out = RESULTS / f"cpu-{now:%Y-%m-%d}-{peers.slug(record['device'])}.json"
     order = list(suites.SUITES)
-    record["rows"] = sorted(rows, key=lambda row: (order.index(row["suite"]), row["threads"]))
+    record["rows"] = sorted(rows, key=lambda row: (order.index(row["suite"]), row["threads"],
+                                                   row["id"]))
     record["totals"] = shortened(totals(record["rows"]))
     if out:
         write(out, record)

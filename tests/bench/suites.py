@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator
 import numpy as np
 
 from tests.bench import peers
-from tests.bench.measure import Contender, Effort, compare, progress
+from tests.bench.measure import Contender, Effort, Times, compare, progress
 from tests.bench.problems import NUMPY, PLAUSIBLE, Problem, Shape, random
 from tools.capi import Library
 
@@ -71,6 +71,11 @@ def judge(row: Row, bar: float | None, measure: Callable[[], Row]) -> Row:
     return row
 
 
+def split(result: Times, own: str) -> tuple[dict[str, float], float]:
+    """The peers' times, and our own."""
+    return {name: us for name, us in result.us.items() if name != own}, result.us[own]
+
+
 def check(problem: Problem, row: Row) -> None:
     row["error"] = float(f"{problem.error():.2g}")
     row["plausible"] = row["error"] <= PLAUSIBLE[problem.dtype]
@@ -85,12 +90,13 @@ def sgemm_contenders(session: Session) -> list[Contender]:
 def against_sgemm(session: Session, ours: Callable[[], object], flops: float,
                   others: list[Contender]) -> Row:
     """The rate of `ours` as a share of the fastest sgemm's, all measured side by side."""
-    times = compare([Contender("attn", ours), *sgemm_contenders(session), *others], session.effort)
-    us = times.pop("attn")
+    result = compare([Contender("attn", ours), *sgemm_contenders(session), *others],
+                     session.effort)
+    times, us = split(result, "attn")
     rates = {name: peers.SGEMM_FLOPS / times[name] * 1e-6
              for name in times if name in session.sgemm.builds}
     rate = flops / us * 1e-6
-    return {"us": us, "peers_us": times, "tflops": rate,
+    return {"us": us, "peers_us": times, "disturbed": result.disturbed, "tflops": rate,
             "ratio": rate / max(rates.values()) if rates else 0.0,
             "ratio_of": "the rate of the fastest sgemm"}
 
@@ -163,10 +169,11 @@ def half(session: Session, threads: int) -> Iterator[Row]:
                 check(problem, row)
 
                 def measure() -> Row:
-                    times = compare([Contender(dtype, problem.call),
-                                     Contender("attn_fp32", fp32.call)], session.effort)
-                    us = times.pop(dtype)
-                    return {"us": us, "peers_us": times, "tflops": shape.flops / us * 1e-6,
+                    result = compare([Contender(dtype, problem.call),
+                                      Contender("attn_fp32", fp32.call)], session.effort)
+                    times, us = split(result, dtype)
+                    return {"us": us, "peers_us": times, "disturbed": result.disturbed,
+                            "tflops": shape.flops / us * 1e-6,
                             "ratio": times["attn_fp32"] / us, "ratio_of": "our fp32 rate"}
 
                 yield judge(row, 0.9, measure)
@@ -218,9 +225,10 @@ def grid(session: Session, threads: int) -> Iterator[Row]:
             row["peers_err"] = errors
 
         def measure() -> Row:
-            times = compare([Contender("attn", problem.call), *others], effort)
-            us = times.pop("attn")
-            return {"us": us, "peers_us": times, "tflops": shape.flops / us * 1e-6,
+            result = compare([Contender("attn", problem.call), *others], effort)
+            times, us = split(result, "attn")
+            return {"us": us, "peers_us": times, "disturbed": result.disturbed,
+                    "tflops": shape.flops / us * 1e-6,
                     "ratio": times.get("onnxruntime", 0.0) / us,
                     "ratio_of": "onnxruntime's time over ours"}
 
@@ -253,12 +261,13 @@ def decode(session: Session, threads: int) -> Iterator[Row]:
             # The keys' memory, half of what decode reads.
             readers = {f"memory_{streams}_streams": memory.read(problem.k, threads, streams)
                        for streams in (1, 4)}
-            times = compare([Contender("attn", problem.call),
-                             *(Contender(n, call) for n, call in readers.items())], session.effort)
-            us = times.pop("attn")
+            result = compare([Contender("attn", problem.call),
+                              *(Contender(n, call) for n, call in readers.items())],
+                             session.effort)
+            times, us = split(result, "attn")
             best = min(times[name] for name in readers)
             rate, bandwidth = size / us * 1e-6, problem.k.nbytes / best * 1e-6
-            return {"us": us, "peers_us": times, "tbs": rate, "ratio": rate / bandwidth,
+            return {"us": us, "peers_us": times, "disturbed": result.disturbed, "tbs": rate, "ratio": rate / bandwidth,
                     "ratio_of": "the read bandwidth"}
 
         yield judge(row, 0.75, measure)
