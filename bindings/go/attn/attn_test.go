@@ -3,6 +3,8 @@ package attn
 import (
 	"errors"
 	"math"
+	"os"
+	"os/exec"
 	"runtime"
 	"strings"
 	"sync"
@@ -741,5 +743,20 @@ func TestForwardAllocations(t *testing.T) {
 	// The race detector makes pools drop some of what they hold, workspaces among them.
 	if info, _ := plan.Info(); bytes > 4<<10 && bytes > uint64(info.WorkspaceBytes) {
 		t.Fatalf("%d bytes an execute", bytes)
+	}
+}
+
+// The tests would not notice a broken pointer rule if cgo's checks were off: they are on.
+func TestPointerChecksAreOn(t *testing.T) {
+	const child = "ATTN_TEST_BREAK_POINTER_RULE"
+	if os.Getenv(child) != "" {
+		breakPointerRule(newSDPA(t, small.desc(FP32)).plan)
+		return
+	}
+	command := exec.Command(os.Args[0], "-test.run=^TestPointerChecksAreOn$")
+	command.Env = append(os.Environ(), child+"=1")
+	output, err := command.CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "has Go pointer to") {
+		t.Fatalf("the program was not ended by cgo's check (%v): %s", err, output)
 	}
 }

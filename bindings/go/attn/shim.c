@@ -16,35 +16,35 @@ int32_t attn_go_context_create(const attn_context_desc *desc, uintptr_t log_hand
   return attn_context_create(&full, context, error);
 }
 
-#define SET_SDPA_POINTERS(full) \
-  (full).q.data = q; \
-  (full).k.data = k; \
-  (full).v.data = v; \
-  (full).out.data = out; \
-  (full).lse.data = lse; \
-  (full).row_max.data = row_max; \
-  (full).cu_seqlens_q = cu_seqlens_q; \
-  (full).cu_seqlens_k = cu_seqlens_k; \
-  (full).seqused_q = seqused_q; \
-  (full).seqused_k = seqused_k; \
-  (full).kv_page_indptr = kv_page_indptr; \
-  (full).kv_page_indices = kv_page_indices; \
-  (full).kv_last_page_len = kv_last_page_len; \
-  (full).rng_state = rng_state; \
-  (full).block_table.data = block_table; \
-  (full).mask.data = mask; \
-  (full).tail_mask.data = tail_mask; \
-  (full).q_segment_ids.data = q_segment_ids; \
+#define SET_SDPA_POINTERS(full)                \
+  (full).q.data = q;                           \
+  (full).k.data = k;                           \
+  (full).v.data = v;                           \
+  (full).out.data = out;                       \
+  (full).lse.data = lse;                       \
+  (full).row_max.data = row_max;               \
+  (full).cu_seqlens_q = cu_seqlens_q;          \
+  (full).cu_seqlens_k = cu_seqlens_k;          \
+  (full).seqused_q = seqused_q;                \
+  (full).seqused_k = seqused_k;                \
+  (full).kv_page_indptr = kv_page_indptr;      \
+  (full).kv_page_indices = kv_page_indices;    \
+  (full).kv_last_page_len = kv_last_page_len;  \
+  (full).rng_state = rng_state;                \
+  (full).block_table.data = block_table;       \
+  (full).mask.data = mask;                     \
+  (full).tail_mask.data = tail_mask;           \
+  (full).q_segment_ids.data = q_segment_ids;   \
   (full).kv_segment_ids.data = kv_segment_ids; \
-  (full).bias.data = bias; \
-  (full).alibi_slopes.data = alibi_slopes; \
-  (full).sink.data = sink; \
-  (full).gate.data = gate; \
-  (full).block_counts.data = block_counts; \
-  (full).block_indices.data = block_indices; \
-  (full).q_scale.data = q_scale; \
-  (full).k_scale.data = k_scale; \
-  (full).v_scale.data = v_scale; \
+  (full).bias.data = bias;                     \
+  (full).alibi_slopes.data = alibi_slopes;     \
+  (full).sink.data = sink;                     \
+  (full).gate.data = gate;                     \
+  (full).block_counts.data = block_counts;     \
+  (full).block_indices.data = block_indices;   \
+  (full).q_scale.data = q_scale;               \
+  (full).k_scale.data = k_scale;               \
+  (full).v_scale.data = v_scale;               \
   (full).out_scale.data = out_scale;
 
 int32_t attn_go_sdpa_forward(const attn_plan *plan, const attn_sdpa_args *args,

@@ -12,13 +12,13 @@ int32_t attn_go_context_create(const attn_context_desc *desc, uintptr_t log_hand
                                attn_context **context, attn_error *error);
 
 /* The pointers of attn_sdpa_args, in the order of its fields. */
-#define ATTN_GO_SDPA_POINTERS                                                                    \
-  void *q, void *k, void *v, void *out, void *lse, void *row_max, const void *cu_seqlens_q,      \
-      const void *cu_seqlens_k, const void *seqused_q, const void *seqused_k,                    \
-      const void *kv_page_indptr, const void *kv_page_indices, const void *kv_last_page_len,     \
+#define ATTN_GO_SDPA_POINTERS                                                                     \
+  void *q, void *k, void *v, void *out, void *lse, void *row_max, const void *cu_seqlens_q,       \
+      const void *cu_seqlens_k, const void *seqused_q, const void *seqused_k,                     \
+      const void *kv_page_indptr, const void *kv_page_indices, const void *kv_last_page_len,      \
       const void *rng_state, void *block_table, void *mask, void *tail_mask, void *q_segment_ids, \
-      void *kv_segment_ids, void *bias, void *alibi_slopes, void *sink, void *gate,              \
-      void *block_counts, void *block_indices, void *q_scale, void *k_scale, void *v_scale,      \
+      void *kv_segment_ids, void *bias, void *alibi_slopes, void *sink, void *gate,               \
+      void *block_counts, void *block_indices, void *q_scale, void *k_scale, void *v_scale,       \
       void *out_scale
 
 /* And of attn_sdpa_backward_args. */

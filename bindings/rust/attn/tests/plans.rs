@@ -155,6 +155,19 @@ fn hostile_arrays_are_refused() {
         assert_eq!(error.status(), Status::INVALID_ARGUMENT, "{error:?}");
     }
     assert!(out.iter().all(|x| *x == 7.0));
+
+    // Block lists: a count beyond the list, a block beyond the keys.
+    let plan = context.sdpa(&desc().limits(1, 8, 8).block_sparse(4, 4)).unwrap();
+    let mut workspace = plan.workspace().unwrap();
+    for (counts, indices) in [([3, 1], [0, 1, 0, 1]), ([-1, 1], [0; 4]), ([2, 1], [0, 9, 0, 0])] {
+        let target = TensorMut::new(&mut out, [1, 8, 4, 16]).unwrap();
+        let mut args = SdpaArgs::new(q, q, q, target)
+            .block_counts(Tensor::new(&counts, [1, 1, 2]).unwrap())
+            .block_indices(Tensor::new(&indices, [1, 1, 2, 2]).unwrap());
+        let error = plan.forward(&mut args, &mut workspace).unwrap_err();
+        assert!(error.field().starts_with("args.block_"), "{error:?}");
+    }
+    assert!(out.iter().all(|x| *x == 7.0));
 }
 
 #[test]

@@ -1,12 +1,17 @@
 package attn
 
+// What the tests need of C: cgo cannot be used in test files themselves. Nothing else calls it, so
+// it is in no program.
+
 // #include "shim.h"
 import "C"
 
-import "reflect"
+import (
+	"reflect"
+	"unsafe"
+)
 
-// layouts gives the structs as cgo sees them, for the test that compares them with the headers
-// (which cannot use cgo itself).
+// layouts gives the structs as cgo sees them.
 func layouts() map[string]reflect.Type {
 	return map[string]reflect.Type{
 		"attn_context_desc":       reflect.TypeOf(C.attn_context_desc{}),
@@ -26,3 +31,11 @@ func layouts() map[string]reflect.Type {
 
 // abiVersion is what the package was compiled against.
 const abiVersion = uint32(C.ATTN_ABI_VERSION)
+
+// breakPointerRule hands C a struct in Go memory that holds a Go pointer, as this package never does:
+// cgo's check must end the program.
+func breakPointerRule(plan *plan) {
+	args := &C.attn_sdpa_args{struct_size: C.sizeof_attn_sdpa_args}
+	args.q.data = unsafe.Pointer(&make([]float32, 1)[0])
+	C.attn_sdpa_forward(plan.c, args, nil, 0, nil, nil)
+}
