@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
-from typing import Any
+from typing import Any, Iterable
 
 import gate
 
@@ -250,11 +250,53 @@ class Clients(Broken):
     def test_library_that_ignores_what_it_does_not_know(self):
         self.refuses("attn_abi_check gave", "new_client.py", self.talking_library())
 
-    def talking_library(self) -> pathlib.Path:
+    def test_dlopen_of_nothing_and_of_another_major(self):
+        client = self.folder / "dlopen"
+        gate.must([*gate.cc(), f"-I{gate.INCLUDE}", gate.ROOT / "examples/c/sdpa_dlopen.c", "-ldl",
+                   "-o", client])
+        result = gate.run([client, self.folder / "libattn.so.1"])
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("no libattn", result.stdout)
+        library = self.talking_library("uint32_t attn_abi_version(void) { return 2u << 16; }",
+                                       ["attn_abi_version"])
+        result = gate.run([client, library])
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("has ABI 2.0, this program needs 1.", result.stdout)
+
+    def talking_library(self, more: str = "", without: Iterable[str] = ()) -> pathlib.Path:
         """A stub whose names are text, so that a client can print them."""
         names = ("attn_status_name", "attn_dtype_name")
         extra = "\n".join(f'const char *{n}(int32_t x) {{ (void)x; return "?"; }}' for n in names)
-        return self.library(extra=extra, without=names)
+        return self.library(extra=extra + "\n" + more, without=[*names, *without])
+
+
+class Installed(Broken):
+    def test_nothing_installed(self):
+        """An empty build folder installs nothing, which is not taken for success."""
+        result = self.run_gate("installed.py", self.folder)
+        self.assertEqual(result.returncode, 1, result.stdout)
+        self.assertIn("install", result.stdout)
+
+    def test_incomplete_package(self):
+        """Without its library the CMake package says what is missing."""
+        if shutil.which("cmake") is None:
+            self.skipTest("cmake is not installed")
+        config = self.folder / "lib/cmake/attn/attn-config.cmake"
+        config.parent.mkdir(parents=True)
+        text = (gate.ROOT / "packaging/attn-config.cmake.in").read_text()
+        for key, value in (("UP", "../../.."), ("LIBRARY", "lib/libattn.so.1"),
+                           ("SONAME", "libattn.so.1"), ("INCLUDE", "include")):
+            text = text.replace(f"@{key}@", value)
+        config.write_text(text)
+        source = self.folder / "client"
+        source.mkdir()
+        (source / "CMakeLists.txt").write_text("cmake_minimum_required(VERSION 3.13)\n"
+                                               "project(client NONE)\n"
+                                               "find_package(attn REQUIRED)\n")
+        result = gate.run(["cmake", "-S", source, "-B", self.folder / "build",
+                           f"-DCMAKE_PREFIX_PATH={self.folder}"])
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("libattn's package is incomplete", " ".join(result.stdout.split()))
 
 
 class Link(Broken):
