@@ -18,7 +18,7 @@
 #include "hwy/highway.h"
 
 // After highway.h.
-#include "hwy/contrib/math/math-inl.h"
+#include "kernels/cpu/sdpa/tuned/exp-inl.hpp"
 
 HWY_BEFORE_NAMESPACE();
 namespace attn::cpu::decode::HWY_NAMESPACE {
@@ -38,7 +38,25 @@ inline constexpr int kTileRows = 2;
 #endif
 inline constexpr int kTileKeys = 4;
 
-enum class Format { kFp32, kFp16, kBf16 };
+// kBf16Dot: K of bf16 against queries of bf16, with the dot-product instruction of the CPU.
+enum class Format { kFp32, kFp16, kBf16, kBf16Dot };
+
+#if HWY_TARGET == HWY_AVX3
+#undef ATTN_DECODE_BF16_DOT
+#define ATTN_DECODE_BF16_DOT 1
+// Highway 1.0 has no name for vdpbf16ps.
+inline bool has_bf16_dot() {
+  static const bool has = __builtin_cpu_supports("avx512bf16");
+  return has;
+}
+HWY_INLINE void add_bf16_dot(VF &acc, VF a, VF b) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(acc.raw) : "v"(a.raw), "v"(b.raw));
+}
+#else
+#undef ATTN_DECODE_BF16_DOT
+#define ATTN_DECODE_BF16_DOT 0
+inline bool has_bf16_dot() { return false; }
+#endif
 
 inline Format format_of(int32_t dtype) {
   return dtype == ATTN_DTYPE_FP32   ? Format::kFp32
@@ -177,42 +195,45 @@ inline void widen(const void *source, int64_t stride, int32_t dtype, int64_t n, 
   for (; i < padded_n; i++) to[i] = 0;
 }
 
-// e^x for x <= 0, within 2 ulp; 0 below -87.3, where the result would be subnormal.
-HWY_INLINE VF exp_negative(VF x) {
-  const DF d;
-  const hn::RebindToSigned<DF> di;
-  const auto n = hn::NearestInt(hn::Mul(x, hn::Set(d, 1.44269504f)));
-  const VF nf = hn::ConvertTo(d, n);
-  VF r = hn::NegMulAdd(nf, hn::Set(d, 0.693359375f), x);
-  r = hn::NegMulAdd(nf, hn::Set(d, -2.12194440e-4f), r);
-  VF p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), r, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  p = hn::MulAdd(p, hn::Mul(r, r), hn::Add(r, hn::Set(d, 1.0f)));
-  const VF scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(n, hn::Set(di, 127))));
-  return hn::IfThenZeroElse(hn::Lt(x, hn::Set(d, -87.3f)), hn::Mul(p, scale));
+// e^x for x <= 0; 0 where the result would be subnormal.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V exp_negative(D d, V x) {
+  return tuned::HWY_NAMESPACE::exp2(d, hn::Mul(x, hn::Set(d, 1.44269504f)));
 }
 
 // --- Scores: s[row][key] = <q_row, k_key> ------------------------------------------------------
 
+struct Sum {
+  template <class V>
+  HWY_INLINE V operator()(V a, V b) const {
+    return hn::Add(a, b);
+  }
+};
+struct Max {
+  template <class V>
+  HWY_INLINE V operator()(V a, V b) const {
+    return hn::Max(a, b);
+  }
+};
+
 #if HWY_TARGET != HWY_SCALAR
-template <class V>
-HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> fold_blocks(V v) {
+template <class Op, class V>
+HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> fold_blocks(Op op, V v) {
   const hn::DFromV<V> d;
   if constexpr (hn::MaxLanes(d) == 4) {
     return v;
   } else {
     const hn::Half<decltype(d)> dh;
-    return fold_blocks(hn::Add(hn::LowerHalf(dh, v), hn::UpperHalf(dh, v)));
+    return fold_blocks(op, op(hn::LowerHalf(dh, v), hn::UpperHalf(dh, v)));
   }
 }
 #endif
 
-// Writes the sums over lanes of four vectors.
-HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float *HWY_RESTRICT to) {
+// Writes the sums or maxima over the lanes of four vectors.
+template <class Op>
+HWY_INLINE void store_folded(Op op, VF a, VF b, VF c, VF e, float *HWY_RESTRICT to) {
 #if HWY_TARGET == HWY_SCALAR
+  (void)op;
   to[0] = hn::GetLane(a);
   to[1] = hn::GetLane(b);
   to[2] = hn::GetLane(c);
@@ -220,14 +241,13 @@ HWY_INLINE void store_sums(VF a, VF b, VF c, VF e, float *HWY_RESTRICT to) {
 #else
   const DF d;
   const hn::Repartition<uint64_t, DF> d64;
-  const auto ab = hn::BitCast(
-      d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(
-      d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  const VF sums = hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
-                          hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
-  const hn::FixedTag<float, 4> d4;
-  hn::StoreU(fold_blocks(sums), d4, to);
+  const auto ab =
+      hn::BitCast(d64, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce =
+      hn::BitCast(d64, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  const VF folded = op(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
+                       hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
+  hn::StoreU(fold_blocks(op, folded), hn::FixedTag<float, 4>(), to);
 #endif
 }
 
@@ -285,6 +305,20 @@ HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int6
     });
     for (int64_t at = 0; at < depth; at += kPair) {
       if (kPrefetch) next.step();
+#if ATTN_DECODE_BF16_DOT
+      if constexpr (F == Format::kBf16Dot) {
+        // 32 elements of 16 bits are as long as 16 floats.
+        VF qs[M];
+        unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
+          qs[r] = hn::LoadU(d, q + r * q_stride + at / 2);
+        });
+        unroll<kTileKeys>([&](auto t) ATTN_INLINE_LAMBDA {
+          const VF ks = hn::LoadU(d, reinterpret_cast<const float *>(rows[t]) + at / 2);
+          unroll<M>([&](auto r) ATTN_INLINE_LAMBDA { add_bf16_dot(acc[r][t], qs[r], ks); });
+        });
+        continue;
+      }
+#endif
       VF qa[M], qb[M];
       unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
         qa[r] = hn::LoadU(d, q + r * q_stride + at);
@@ -300,7 +334,7 @@ HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int6
       });
     }
     unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
-      store_sums(acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * kBlock + key);
+      store_folded(Sum(), acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * kBlock + key);
     });
   }
 }
@@ -607,6 +641,7 @@ struct Task {
   Span spans[kMaxQueries];
   Span any, all;      // bounds of their union and of their intersection
   bool elementwise;   // some mask looks at single keys
+  float score_scale;  // what scores must be multiplied by; 1 if the packed queries have it in them
   float *q, *o, *m, *l, *s, *wide_k, *wide_v;
 
   int query_of(int row) const { return row / p.group; }
@@ -631,6 +666,13 @@ void pack_queries(const Task &t) {
       const char *from = static_cast<const char *>(q.data) +
                          (at + t.q_head(head, row) * q.stride[rest]) * size;
       float *to = t.q + (head * t.rows + row) * stride;
+      if (t.k.format == Format::kBf16Dot) {
+        uint16_t *bits = reinterpret_cast<uint16_t *>(to);
+        for (int64_t i = 0; i < columns; i++) {
+          bits[i] = reinterpret_cast<const uint16_t *>(from)[i * q.stride[rest + 1]];
+        }
+        continue;
+      }
       widen(from, q.stride[rest + 1], q.dtype, t.d.head_dim_qk, columns, to);
       for (int64_t i = 0; i < columns; i++) to[i] *= t.d.softmax_scale;
       if (!interleaved(t.k.format)) continue;
@@ -694,10 +736,12 @@ void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &vi
   const DF d;
   float *s = t.s + row * kBlock;
   const int query = t.query_of(row), q_head = t.q_head(head, row);
-  if (t.d.softcap > 0) {
-    const VF cap = hn::Set(d, t.d.softcap), inverse = hn::Set(d, 1.0f / t.d.softcap);
+  if (t.d.softcap <= 0) {
+    for (int key = 0; key < kBlock; key++) s[key] *= t.score_scale;
+  } else {
+    const VF cap = hn::Set(d, t.d.softcap), inverse = hn::Set(d, t.score_scale / t.d.softcap);
     for (int i = 0; i < kBlock; i += kLanes) {
-      hn::StoreU(hn::Mul(cap, hn::Tanh(d, hn::Mul(hn::LoadU(d, s + i), inverse))), d, s + i);
+      hn::StoreU(hn::Mul(cap, tuned::HWY_NAMESPACE::tanh(d, hn::Mul(hn::LoadU(d, s + i), inverse))), d, s + i);
     }
   }
   if (t.p.has(ATTN_SDPA_BIAS)) {
@@ -724,42 +768,74 @@ void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &vi
   }
 }
 
-// Turns the scores of one row into weights, against the running maximum; returns what the row's
-// output so far must be scaled by.
-HWY_INLINE float weigh(float *HWY_RESTRICT s, uint32_t visible, float &m, float &l) {
+// Turns the scores of up to four rows into weights, against the running maxima; alpha is what the
+// rows' outputs so far must be scaled by.
+HWY_INLINE void weigh(int rows, float scale, float *HWY_RESTRICT s, const uint32_t *visible,
+                      float *HWY_RESTRICT m, float *HWY_RESTRICT l, float *HWY_RESTRICT alpha) {
   const DF d;
   constexpr int kVecs = kBlock / kLanes;
-  VF v[kVecs];
-  if (visible == ~0u) {
-    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA { v[i] = hn::LoadU(d, s + i * kLanes); });
-  } else {
+  const VF factor = hn::Set(d, scale);
+  VF tops[4];
+  float m_old[4], l_old[4], tops4[4], sums4[4];
+  for (int r = 0; r < 4; r++) {
+    float *row = s + std::min(r, rows - 1) * kBlock;
+    m_old[r] = m[std::min(r, rows - 1)];
+    l_old[r] = l[std::min(r, rows - 1)];
+    if (r >= rows) {
+      tops[r] = tops[rows - 1];
+      continue;
+    }
+    VF top = hn::Set(d, -kInf);
     unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA {
-      uint8_t bits[8] = {};
-      const uint32_t shifted = visible >> (i * kLanes);
-      std::memcpy(bits, &shifted, sizeof shifted);
-      v[i] = hn::IfThenElse(hn::LoadMaskBits(d, bits), hn::LoadU(d, s + i * kLanes),
-                            hn::Set(d, -kInf));
+      VF v = hn::Mul(factor, hn::LoadU(d, row + i * kLanes));
+      if (visible[r] != ~0u) {
+        uint8_t bits[8] = {};
+        const uint32_t shifted = visible[r] >> (i * kLanes);
+        std::memcpy(bits, &shifted, sizeof shifted);
+        v = hn::IfThenElse(hn::LoadMaskBits(d, bits), v, hn::Set(d, -kInf));
+      }
+      hn::StoreU(v, d, row + i * kLanes);
+      top = hn::Max(top, v);
     });
+    tops[r] = top;
   }
-  VF top = v[0];
-  unroll<kVecs - 1>([&](auto i) ATTN_INLINE_LAMBDA { top = hn::Max(top, v[i + 1]); });
-  const float m_new = std::max(m, hn::GetLane(hn::MaxOfLanes(d, top)));
-  if (m_new == -kInf) {
-    // No key so far, unless the scores are -inf themselves: weight 0 in any case.
-    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA { hn::StoreU(hn::Zero(d), d, s + i * kLanes); });
-    return 1;
+  store_folded(Max(), tops[0], tops[1], tops[2], tops[3], tops4);
+
+  const hn::CappedTag<float, 4> d4;
+  constexpr int kStep = static_cast<int>(hn::MaxLanes(d4));
+  float m_new[4], m_sub[4], alpha4[4];
+  for (int i = 0; i < 4; i += kStep) {
+    const auto old = hn::LoadU(d4, m_old + i);
+    const auto now = hn::Max(old, hn::LoadU(d4, tops4 + i));
+    hn::StoreU(now, d4, m_new + i);
+    // No key so far, unless scores are -inf themselves: weight 0 in any case.
+    const auto sub = hn::IfThenZeroElse(hn::Eq(now, hn::Set(d4, -kInf)), now);
+    hn::StoreU(sub, d4, m_sub + i);
+    hn::StoreU(exp_negative(d4, hn::Sub(old, sub)), d4, alpha4 + i);
   }
-  const VF max = hn::Set(d, m_new);
-  VF sum = hn::Zero(d);
-  unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA {
-    const VF w = exp_negative(hn::Sub(v[i], max));
-    hn::StoreU(w, d, s + i * kLanes);
-    sum = hn::Add(sum, w);
-  });
-  const float alpha = m_new == m ? 1.0f : hn::GetLane(exp_negative(hn::Set(d, m - m_new)));
-  l = l * alpha + hn::GetLane(hn::SumOfLanes(d, sum));
-  m = m_new;
-  return alpha;
+
+  VF sums[4];
+  for (int r = 0; r < 4; r++) {
+    if (r >= rows) {
+      sums[r] = hn::Zero(d);
+      continue;
+    }
+    const VF max = hn::Set(d, m_sub[r]);
+    VF sum = hn::Zero(d);
+    unroll<kVecs>([&](auto i) ATTN_INLINE_LAMBDA {
+      float *at = s + r * kBlock + i * kLanes;
+      const VF w = exp_negative(d, hn::Sub(hn::LoadU(d, at), max));
+      hn::StoreU(w, d, at);
+      sum = hn::Add(sum, w);
+    });
+    sums[r] = sum;
+  }
+  store_folded(Sum(), sums[0], sums[1], sums[2], sums[3], sums4);
+  for (int r = 0; r < rows; r++) {
+    m[r] = m_new[r];
+    l[r] = l_old[r] * alpha4[r] + sums4[r];
+    alpha[r] = alpha4[r];
+  }
 }
 
 void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64_t depth,
@@ -769,6 +845,10 @@ void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64
       return scores<Format::kFp32>(rows, q, q_stride, depth, k, n, next, s);
     case Format::kFp16:
       return scores<Format::kFp16>(rows, q, q_stride, depth, k, n, next, s);
+    case Format::kBf16Dot:
+#if ATTN_DECODE_BF16_DOT
+      return scores<Format::kBf16Dot>(rows, q, q_stride, depth, k, n, next, s);
+#endif
     case Format::kBf16:
       return scores<Format::kBf16>(rows, q, q_stride, depth, k, n, next, s);
   }
@@ -782,6 +862,7 @@ void dispatch_outputs(Format f, int rows, float *o, int64_t o_stride, const floa
       return outputs<Format::kFp32>(rows, o, o_stride, alpha, p, v, n, columns, next);
     case Format::kFp16:
       return outputs<Format::kFp16>(rows, o, o_stride, alpha, p, v, n, columns, next);
+    case Format::kBf16Dot:
     case Format::kBf16:
       return outputs<Format::kBf16>(rows, o, o_stride, alpha, p, v, n, columns, next);
   }
@@ -871,13 +952,15 @@ void block(const Task &t, int head, const Tokens &tokens, const Next &next) {
   const bool adjusted = t.d.softcap > 0 || t.p.has(ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI);
   float alpha[kMaxRowsPerHead];
   bool hidden = !full;
-  for (int row = 0; row < t.rows; row++) {
-    if (adjusted) {
+  if (adjusted) {
+    for (int row = 0; row < t.rows; row++) {
       adjust(t, head, row, tokens, visible[row]);
       hidden = hidden || visible[row] != ~0u;
     }
-    alpha[row] =
-        weigh(t.s + row * kBlock, visible[row], t.m[first_row + row], t.l[first_row + row]);
+  }
+  for (int row = 0; row < t.rows; row += 4) {
+    weigh(std::min(4, t.rows - row), adjusted ? 1.0f : t.score_scale, t.s + row * kBlock,
+          visible + row, t.m + first_row + row, t.l + first_row + row, alpha + row);
   }
   if (latent) {
     std::copy_n(k, n, v);
@@ -1003,6 +1086,11 @@ void run(const Exec &e, int64_t task, int thread) {
     t.k.format = t.k.direct ? t.v.format : Format::kFp32;
     t.v.direct = t.k.direct;
     t.v.format = t.k.format;
+  }
+  t.score_scale = 1;
+  if (t.k.format == Format::kBf16 && t.a.q.dtype == ATTN_DTYPE_BF16 && has_bf16_dot()) {
+    t.k.format = Format::kBf16Dot;
+    t.score_scale = d.softmax_scale;
   }
   t.head0 = head0;
   t.heads = heads;
