@@ -128,8 +128,13 @@ def task_docs(_):
 def task_abi(arguments):
     prepare("build", "tests")
     path = build()
-    return subprocess.run([sys.executable, "tests/abi/gate.py", "--build", path, *arguments.rest],
-                          cwd=ROOT).returncode
+    if not arguments.update:
+        return suites.SUITES_BY_NAME["abi"].run(build).failed
+    for script in ("symbols.py", "model.py", "dwarf.py"):
+        library = [] if script == "model.py" else [path / "libattn.so"]
+        subprocess.run([sys.executable, ROOT / "tests/abi" / script, *library, "--update"],
+                       check=True)
+    return 0
 
 
 def main():
@@ -157,8 +162,9 @@ def main():
     add("fmt", task_fmt, "format all sources in place")
     add("lint", task_lint, "check formatting, types and style")
     add("docs", task_docs, "generate the reference pages (build/docs) and README's generated parts")
-    add("abi", task_abi, "the ABI gate's own command line: check, or regenerate a baseline",
-        hands_on=True)
+    abi = add("abi", task_abi, "the ABI gate; with --update, store today's additions as its baseline")
+    abi.add_argument("--update", action="store_true", help="additions only: what breaks a client "
+                     "is refused")
 
     arguments, arguments.rest = parser.parse_known_args()
     if arguments.rest and not arguments.hands_on:

@@ -139,3 +139,4 @@ SUITES = [
           sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"})),
     Suite("fuzz", "60 seconds of hostile descriptors and arguments", fuzz),
 ]
+SUITES_BY_NAME = {s.name: s for s in SUITES}
