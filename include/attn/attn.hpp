@@ -258,7 +258,9 @@ class Context {
   }
   Context(const Context &) = delete;
   Context &operator=(const Context &) = delete;
-  ~Context() { attn_context_destroy(handle_); }
+  ~Context() {
+    attn_context_destroy(handle_);
+  }
 
   /* Takes a handle over. */
   explicit Context(attn_context *handle) noexcept : handle_(handle) {}
@@ -272,8 +274,12 @@ class Context {
     attn_context_destroy(handle_);
     handle_ = handle;
   }
-  attn_context *get() const noexcept { return handle_; }
-  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  attn_context *get() const noexcept {
+    return handle_;
+  }
+  explicit operator bool() const noexcept {
+    return handle_ != nullptr;
+  }
 
  private:
   attn_context *handle_ = nullptr;
@@ -443,7 +449,9 @@ class Plan {
   }
   Plan(const Plan &) = delete;
   Plan &operator=(const Plan &) = delete;
-  ~Plan() { attn_plan_destroy(handle_); }
+  ~Plan() {
+    attn_plan_destroy(handle_);
+  }
 
   /* Takes a handle over. */
   explicit Plan(attn_plan *handle) noexcept : handle_(handle) {}
@@ -457,8 +465,12 @@ class Plan {
     attn_plan_destroy(handle_);
     handle_ = handle;
   }
-  attn_plan *get() const noexcept { return handle_; }
-  explicit operator bool() const noexcept { return handle_ != nullptr; }
+  attn_plan *get() const noexcept {
+    return handle_;
+  }
+  explicit operator bool() const noexcept {
+    return handle_ != nullptr;
+  }
 
  private:
   attn_plan *handle_ = nullptr;
@@ -510,7 +522,9 @@ class Workspace {
   }
 
 #if ATTN_HPP_EXCEPTIONS
-  explicit Workspace(const Plan &plan) { fit(plan); }
+  explicit Workspace(const Plan &plan) {
+    fit(plan);
+  }
 
   Workspace &fit(const Plan &plan) {
     const attn_plan_info info = plan.query();
@@ -522,20 +536,30 @@ class Workspace {
   }
 #endif
 
-  Workspace(Workspace &&other) noexcept { swap(other); }
+  Workspace(Workspace &&other) noexcept {
+    swap(other);
+  }
   Workspace &operator=(Workspace &&other) noexcept {
     swap(other);
     return *this;
   }
   Workspace(const Workspace &) = delete;
   Workspace &operator=(const Workspace &) = delete;
-  ~Workspace() { ::operator delete(block_); }
+  ~Workspace() {
+    ::operator delete(block_);
+  }
 
-  void *data() const noexcept { return data_; }
-  std::size_t size() const noexcept { return bytes_; }
+  void *data() const noexcept {
+    return data_;
+  }
+  std::size_t size() const noexcept {
+    return bytes_;
+  }
 
  private:
-  std::uintptr_t address() const noexcept { return reinterpret_cast<std::uintptr_t>(data_); }
+  std::uintptr_t address() const noexcept {
+    return reinterpret_cast<std::uintptr_t>(data_);
+  }
   void swap(Workspace &other) noexcept {
     std::swap(block_, other.block_);
     std::swap(data_, other.data_);

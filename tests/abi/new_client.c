@@ -161,7 +161,8 @@ int main(void) {
   args.reserved = 1;
   expect(attn_sdpa_forward(plan, &args, workspace, bytes, NULL, &error), ATTN_ERROR_VERSION,
          "attn_sdpa_forward with a reserved member set");
-  if (none != NULL || no_context != NULL) failed++, printf("new client: a failed create gave a handle\n");
+  if (none != NULL || no_context != NULL)
+    failed++, printf("new client: a failed create gave a handle\n");
 
   free(workspace), free(back_workspace), free(merge_workspace);
   attn_plan_destroy(merge);

@@ -56,7 +56,8 @@ static void expected(int first, int count, double *out, double *lse) {
       for (d = 0; d < DIM; d++) o[d] = 0;
       for (j = first; j < first + count; j++) {
         double s = 0, w;
-        for (d = 0; d < DIM; d++) s += q[(i * HEADS + h) * DIM + d] * k[(j * KV_HEADS + g) * DIM + d];
+        for (d = 0; d < DIM; d++)
+          s += q[(i * HEADS + h) * DIM + d] * k[(j * KV_HEADS + g) * DIM + d];
         w = exp(s * 0.5);
         sum += w;
         for (d = 0; d < DIM; d++) o[d] += w * v[(j * KV_HEADS + g) * DIM + d];

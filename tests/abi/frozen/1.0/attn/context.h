@@ -12,18 +12,20 @@
 extern "C" {
 #endif
 
+/* Where an operation runs. */
 typedef enum attn_backend {
   ATTN_BACKEND_AUTO = 0, /* the first of CUDA, HIP, CPU that is built in and has a device */
-  ATTN_BACKEND_CPU = 1,
-  ATTN_BACKEND_CUDA = 2,
-  ATTN_BACKEND_HIP = 3
+  ATTN_BACKEND_CPU = 1,  /* the host; always there */
+  ATTN_BACKEND_CUDA = 2, /* NVIDIA */
+  ATTN_BACKEND_HIP = 3   /* AMD */
 } attn_backend;
 
+/* How much is logged: a level includes those above it. */
 typedef enum attn_log_level {
-  ATTN_LOG_ERROR = 0,
-  ATTN_LOG_WARNING = 1,
-  ATTN_LOG_INFO = 2, /* which implementation a plan chose and why others could not serve */
-  ATTN_LOG_DEBUG = 3
+  ATTN_LOG_ERROR = 0,   /* what failed */
+  ATTN_LOG_WARNING = 1, /* what works, but not as it was probably meant */
+  ATTN_LOG_INFO = 2,    /* which implementation a plan chose and why others could not serve */
+  ATTN_LOG_DEBUG = 3    /* what developers of libattn want to see */
 } attn_log_level;
 
 /* Receives log lines (NUL-terminated UTF-8, no newline; valid only during the call). It may be
@@ -35,6 +37,7 @@ typedef void (*attn_log_callback)(void *user_data, int32_t level, const char *me
  * threads may use it at once. It must outlive the plans made from it. */
 typedef struct attn_context attn_context;
 
+/* What attn_context_create makes. */
 typedef struct attn_context_desc {
   uint32_t struct_size; /* sizeof(attn_context_desc): set by ATTN_CONTEXT_DESC_INIT */
   int32_t backend;      /* attn_backend; default AUTO */
@@ -52,11 +55,12 @@ typedef struct attn_context_desc {
 #define ATTN_CONTEXT_DESC_INIT \
   { sizeof(attn_context_desc), 0, 0, 0, NULL, NULL, 0, 0 }
 
+/* What attn_device_query and attn_context_query tell. */
 typedef struct attn_device_info {
-  uint32_t struct_size; /* set by ATTN_DEVICE_INFO_INIT; what a longer struct has beyond this
-                           library's is left as it is */
-  int32_t backend;      /* attn_backend, never AUTO */
-  int32_t device_index;
+  uint32_t struct_size;  /* set by ATTN_DEVICE_INFO_INIT; what a longer struct has beyond this
+                            library's is left as it is */
+  int32_t backend;       /* attn_backend, never AUTO */
+  int32_t device_index;  /* 0 .. attn_device_count()-1 */
   int32_t num_units;     /* CPU: threads in use or usable; GPU: multiprocessors */
   uint64_t memory_bytes; /* memory of the device in all; 0 if unknown */
   char name[128];        /* the maker's name, for example "AMD EPYC 9654" */

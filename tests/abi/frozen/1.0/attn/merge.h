@@ -32,6 +32,7 @@ extern "C" {
 #define ATTN_MERGE_LSE_INCLUDES_SINK (1ull << 3)
 #define ATTN_MERGE_RETURN_LSE (1ull << 4) /* args.out_lse is written */
 
+/* A merge by its limits; zero in a field means its default. */
 typedef struct attn_merge_desc {
   uint32_t struct_size; /* sizeof(attn_merge_desc): set by ATTN_MERGE_DESC_INIT */
   int32_t dtype;        /* required: of partial and other: FP32, FP16, BF16 */
@@ -57,7 +58,7 @@ typedef struct attn_merge_args {
   /* OTHER: [n, num_heads, head_dim] and [n, num_heads]. out and out_lse may be exactly these
    * tensors: merging in place. */
   attn_tensor other;
-  attn_tensor other_lse;
+  attn_tensor other_lse; /* OTHER */
   /* ROW_MASK: UINT8 [n]; where 0, the row's partial parts are left out, so that it is `other` (or,
    * without it, 0 and -inf). */
   attn_tensor row_mask;

@@ -37,6 +37,7 @@ typedef struct attn_plan_options {
 #define ATTN_PLAN_OPTIONS_INIT \
   { sizeof(attn_plan_options), 0, NULL, NULL }
 
+/* What attn_plan_query tells. */
 typedef struct attn_plan_info {
   /* Set by ATTN_PLAN_INFO_INIT. Fields that this library does not know are left as they are. */
   uint32_t struct_size;
@@ -47,8 +48,8 @@ typedef struct attn_plan_info {
   uint64_t workspace_alignment;  /* bytes, a power of two; the workspace's address must keep it */
   uint64_t tune_workspace_bytes; /* what tuning needs: the largest over all candidates */
   int32_t num_implementations; /* how many could serve the problem: see attn_plan_implementation */
-  int32_t reserved;
-  const char *implementation; /* the chosen one's name; lives as long as the library */
+  int32_t reserved;            /* 0 */
+  const char *implementation;  /* the chosen one's name; lives as long as the library */
 } attn_plan_info;
 
 #define ATTN_PLAN_INFO_INIT \

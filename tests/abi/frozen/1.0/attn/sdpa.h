@@ -34,6 +34,7 @@
 extern "C" {
 #endif
 
+/* Which way a plan goes. */
 typedef enum attn_sdpa_pass {
   ATTN_SDPA_FORWARD = 0, /* execute with attn_sdpa_forward */
   ATTN_SDPA_BACKWARD = 1 /* execute with attn_sdpa_backward */
@@ -82,13 +83,13 @@ typedef enum attn_layout {
 #define ATTN_SDPA_RETURN_ROW_MAX (1ull << 16) /* args.row_max is written */
 
 /* Gradients to compute, or'ed into attn_sdpa_desc.grads. */
-#define ATTN_SDPA_GRAD_Q (1u << 0)
-#define ATTN_SDPA_GRAD_K (1u << 1)
-/* Not with LATENT_KV, where GRAD_K covers it. */
+#define ATTN_SDPA_GRAD_Q (1u << 0) /* args.dq */
+#define ATTN_SDPA_GRAD_K (1u << 1) /* args.dk */
+/* args.dv. Not with LATENT_KV, where GRAD_K covers it. */
 #define ATTN_SDPA_GRAD_V (1u << 2)
-#define ATTN_SDPA_GRAD_BIAS (1u << 3)
-#define ATTN_SDPA_GRAD_SINK (1u << 4)
-#define ATTN_SDPA_GRAD_GATE (1u << 5)
+#define ATTN_SDPA_GRAD_BIAS (1u << 3) /* args.dbias */
+#define ATTN_SDPA_GRAD_SINK (1u << 4) /* args.dsink */
+#define ATTN_SDPA_GRAD_GATE (1u << 5) /* args.dgate */
 /* dlse is given: the gradient that reaches the (natural or base-2) lse. */
 #define ATTN_SDPA_GRAD_LSE_IN (1u << 6)
 
@@ -98,19 +99,22 @@ typedef enum attn_alignment {
   ATTN_ALIGN_TOP_LEFT = 1      /* query 0 sees key 0 (PyTorch is_causal) */
 } attn_alignment;
 
+/* How scores become weights. */
 typedef enum attn_activation {
-  ATTN_ACTIVATION_SOFTMAX = 0,
+  ATTN_ACTIVATION_SOFTMAX = 0, /* as in the formulas above */
   /* P_ij = silu(s_ij) / silu_divisor over visible keys, no normalisation (HSTU). Has no lse, row
    * max or sink: asking for one is refused. */
   ATTN_ACTIVATION_SILU = 1
 } attn_activation;
 
+/* Whether the keys of a sequence are split into pieces that run side by side. */
 typedef enum attn_split_policy {
   ATTN_SPLIT_AUTO = 0, /* split the keys of a sequence among units if that is faster */
-  ATTN_SPLIT_NONE = 1,
+  ATTN_SPLIT_NONE = 1, /* never */
   ATTN_SPLIT_FIXED = 2 /* pieces of split_size keys, whatever the batch */
 } attn_split_policy;
 
+/* What is promised about the bits of a result. */
 typedef enum attn_determinism {
   ATTN_DETERMINISM_FAST = 0,           /* no promise */
   ATTN_DETERMINISM_RUN_TO_RUN = 1,     /* same inputs, same bits */
@@ -191,9 +195,9 @@ typedef struct attn_sdpa_desc {
   int32_t split_size;   /* SPLIT_FIXED: keys a piece, >= 1; else 0 */
   int32_t determinism;  /* attn_determinism */
 
-  attn_quant q_quant; /* for q of an int8, fp8, int4 or fp4 dtype */
-  attn_quant k_quant; /* for k; with LATENT_KV it also scales v */
-  attn_quant v_quant;
+  attn_quant q_quant;   /* for q of an int8, fp8, int4 or fp4 dtype */
+  attn_quant k_quant;   /* for k; with LATENT_KV it also scales v */
+  attn_quant v_quant;   /* for v; not with LATENT_KV */
   attn_quant out_quant; /* out is stored as round(real / out_scale), saturated */
 } attn_sdpa_desc;
 
@@ -262,11 +266,11 @@ typedef struct attn_sdpa_args {
    * ceil(Sq / block_size_q). Entry (.., r, 0 .. count-1) lists the visible key blocks of query
    * block r in any order; negative = skip, repeats count once. (FlexAttention's BlockMask) */
   attn_tensor block_counts;
-  attn_tensor block_indices;
-  attn_tensor q_scale; /* see attn_quant_granularity; present iff q_quant is */
-  attn_tensor k_scale;
-  attn_tensor v_scale;
-  attn_tensor out_scale;
+  attn_tensor block_indices; /* BLOCK_SPARSE */
+  attn_tensor q_scale;       /* see attn_quant_granularity; present iff q_quant is */
+  attn_tensor k_scale;       /* iff k_quant */
+  attn_tensor v_scale;       /* iff v_quant */
+  attn_tensor out_scale;     /* iff out_quant */
 } attn_sdpa_args;
 
 #define ATTN_SDPA_ARGS_INIT                                                                       \
@@ -288,11 +292,11 @@ typedef struct attn_sdpa_backward_args {
   /* What the forward pass was given and gave: inputs, out (after the gate) and lse. row_max is not
    * needed and ignored. */
   const attn_sdpa_args *forward;
-  attn_tensor dout; /* shape of out; FP32, FP16 or BF16 */
-  attn_tensor dlse; /* GRAD_LSE_IN: shape of lse, FP32, in the units of lse_base */
-  attn_tensor dq;   /* shape of q; FP32 or q's dtype. The same holds for the others */
-  attn_tensor dk;   /* shape of k (paged: of the pool) */
-  attn_tensor dv;
+  attn_tensor dout;  /* shape of out; FP32, FP16 or BF16 */
+  attn_tensor dlse;  /* GRAD_LSE_IN: shape of lse, FP32, in the units of lse_base */
+  attn_tensor dq;    /* shape of q; FP32 or q's dtype. The same holds for the others */
+  attn_tensor dk;    /* shape of k (paged: of the pool) */
+  attn_tensor dv;    /* shape of v */
   attn_tensor dbias; /* shape of bias: summed over the dimensions that bias shares */
   attn_tensor dsink; /* FP32 [Hq] */
   attn_tensor dgate; /* shape of gate */
@@ -331,7 +335,8 @@ ATTN_API int32_t attn_sdpa_backward(const attn_plan *plan, const attn_sdpa_backw
                                     attn_error *error);
 
 /* Times every implementation that serves the plan's problem on the caller's tensors and gives a
- * new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is. The outputs hold a correct result afterwards.
+ * new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is.
+ * The outputs hold a correct result afterwards.
  * workspace: at least attn_plan_info.tune_workspace_bytes. Waits for the device; not for graph
  * capture. Exactly one of args and backward_args is given, as the plan's pass asks. */
 ATTN_API int32_t attn_sdpa_plan_tune(const attn_plan *plan, const attn_sdpa_args *args,

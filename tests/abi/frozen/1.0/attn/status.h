@@ -20,7 +20,7 @@ extern "C" {
 /* Every fallible function returns one of these as int32_t; 0 is success. Values are never reused,
  * and new ones are added at the end: treat an unknown non-zero value as a failure. */
 typedef enum attn_status {
-  ATTN_OK = 0,
+  ATTN_OK = 0, /* done */
   /* A field or argument breaks a documented rule (an unknown enum value too). The error names
    * field, value and rule. */
   ATTN_ERROR_INVALID_ARGUMENT = 1,
@@ -42,8 +42,8 @@ typedef enum attn_status {
   ATTN_ERROR_INTERNAL = 8
 } attn_status;
 
-#define ATTN_ERROR_FIELD_SIZE 64
-#define ATTN_ERROR_MESSAGE_SIZE 432
+#define ATTN_ERROR_FIELD_SIZE 64    /* bytes of attn_error.field, NUL included */
+#define ATTN_ERROR_MESSAGE_SIZE 432 /* bytes of attn_error.message, NUL included */
 
 /* What went wrong, in memory that the caller owns (usually on the stack). Every fallible function
  * takes a pointer to one as its last argument; NULL is allowed. There is no global and no

@@ -14,23 +14,23 @@ extern "C" {
 /* Element types, stored as int32_t. In a descriptor, ATTN_DTYPE_NONE (0) asks for the default that
  * the field documents. */
 typedef enum attn_dtype {
-  ATTN_DTYPE_NONE = 0,
-  ATTN_DTYPE_FP32 = 1,
-  ATTN_DTYPE_FP16 = 2, /* IEEE binary16 */
-  ATTN_DTYPE_BF16 = 3,
+  ATTN_DTYPE_NONE = 0,         /* the field's default */
+  ATTN_DTYPE_FP32 = 1,         /* IEEE binary32 */
+  ATTN_DTYPE_FP16 = 2,         /* IEEE binary16 */
+  ATTN_DTYPE_BF16 = 3,         /* the upper half of a binary32 */
   ATTN_DTYPE_FP8_E4M3FN = 4,   /* OCP: no infinity, largest 448 (NVIDIA, MI350) */
   ATTN_DTYPE_FP8_E5M2 = 5,     /* OCP: IEEE-like, with infinities, largest 57344 */
   ATTN_DTYPE_FP8_E4M3FNUZ = 6, /* AMD MI300: bias 8, no negative zero, largest 240 */
   ATTN_DTYPE_FP8_E8M0 = 7,     /* OCP MX block scale: 2^(x-127), 255 is NaN */
-  ATTN_DTYPE_INT8 = 8,
-  ATTN_DTYPE_INT4 = 9,      /* signed, two a byte, even element in the low nibble */
-  ATTN_DTYPE_FP4_E2M1 = 10, /* OCP: two a byte, even element in the low nibble */
-  ATTN_DTYPE_UINT8 = 11,    /* masks: packed bits or flags */
-  ATTN_DTYPE_INT32 = 12,    /* indices, lengths, ids */
-  ATTN_DTYPE_INT64 = 13
+  ATTN_DTYPE_INT8 = 8,         /* signed */
+  ATTN_DTYPE_INT4 = 9,         /* signed, two a byte, even element in the low nibble */
+  ATTN_DTYPE_FP4_E2M1 = 10,    /* OCP: two a byte, even element in the low nibble */
+  ATTN_DTYPE_UINT8 = 11,       /* masks: packed bits or flags */
+  ATTN_DTYPE_INT32 = 12,       /* indices, lengths, ids */
+  ATTN_DTYPE_INT64 = 13        /* not used by an operation yet */
 } attn_dtype;
 
-#define ATTN_MAX_RANK 6
+#define ATTN_MAX_RANK 6 /* the most dimensions of a tensor */
 
 /* A view of memory that the caller owns. Shape and strides are inline, so that the struct can be
  * copied, sent through any FFI and kept on the stack. rank 0 means "no tensor".
