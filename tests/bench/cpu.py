@@ -135,11 +135,19 @@ def main() -> int:
     parser.add_argument("--update", type=pathlib.Path, metavar="FILE",
                         help="start from the rows of FILE if it exists, replace those that are "
                         "measured now, and write it back")
+    parser.add_argument("--redo", action="store_true",
+                        help="with --update: only rows that FILE lacks, that missed their bar, or "
+                        "that other processes disturbed")
     parser.add_argument("--seed", type=int, default=None, help="of the random inputs")
     parser.add_argument("--library", metavar="FILE",
                         help="libattn.so (default: $ATTN_LIBRARY, $ATTN_LIB_DIR, ./build)")
     arguments = parser.parse_args()
 
+    if arguments.redo and not arguments.update:
+        parser.error("--redo needs --update")
+    old = []
+    if arguments.update and arguments.update.exists():
+        old = json.loads(arguments.update.read_text())["rows"]
     path = capi.find_library(arguments.library)
     usable = len(os.sched_getaffinity(0))
     threads = ([int(n) for n in arguments.threads.split(",")] if arguments.threads
@@ -149,7 +157,9 @@ def main() -> int:
     session = suites.Session(
         library=library, build=path.parent,
         effort=measure.QUICK if arguments.quick else measure.FULL, threads=threads,
-        filter=arguments.filter, seed=seed, onnxruntime=peers.import_onnxruntime(),
+        filter=arguments.filter, seed=seed,
+        settled={row["id"] for row in old if row.get("ok", True) and not row.get("disturbed")}
+        if arguments.redo else set(), onnxruntime=peers.import_onnxruntime(),
         torch=peers.import_torch())
     device = library.device(session.contexts[threads[-1]])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -187,14 +197,15 @@ def main() -> int:
                 rows.append(shortened(row))
                 progress(f"[{time.monotonic() - start:4.0f} s] {line_of(rows[-1])}")
     if not rows:
+        if arguments.redo:
+            progress("nothing to redo")
+            return 0
         parser.error(f"no row's id holds {arguments.filter!r}")
 
     out = arguments.out
     if arguments.update:
-        if arguments.update.exists():
-            measured = {row["id"] for row in rows}
-            rows += [row for row in json.loads(arguments.update.read_text())["rows"]
-                     if row["id"] not in measured]
+        measured = {row["id"] for row in rows}
+        rows += [row for row in old if row["id"] not in measured]
         out = out or arguments.update
     elif out is None and not (arguments.quick or arguments.filter or arguments.suite
                               or arguments.threads):

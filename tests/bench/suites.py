@@ -30,6 +30,7 @@ class Session:
     effort: Effort
     threads: list[int]
     filter: str
+    settled: set[str]  # ids that need not be measured again
     seed: int
     onnxruntime: Any = None
     torch: Any = None
@@ -40,7 +41,7 @@ class Session:
         self.contexts = {n: self.library.context(n) for n in self.threads}
 
     def wants(self, row_id: str) -> bool:
-        return self.filter in row_id
+        return self.filter in row_id and row_id not in self.settled
 
     def use_threads(self, threads: int) -> None:
         self.sgemm.use_threads(threads)
@@ -88,10 +89,10 @@ def sgemm_contenders(session: Session) -> list[Contender]:
 
 
 def against_sgemm(session: Session, ours: Callable[[], object], flops: float,
-                  others: list[Contender]) -> Row:
+                  others: list[Contender], effort: Effort | None = None) -> Row:
     """The rate of `ours` as a share of the fastest sgemm's, all measured side by side."""
     result = compare([Contender("attn", ours), *sgemm_contenders(session), *others],
-                     session.effort)
+                     effort or session.effort)
     times, us = split(result, "attn")
     rates = {name: peers.SGEMM_FLOPS / times[name] * 1e-6
              for name in times if name in session.sgemm.builds}
@@ -327,11 +328,8 @@ def seqlens(session: Session, threads: int) -> Iterator[Row]:
                 row["peers_err"] = errors
             effort = dataclasses.replace(session.effort, rounds=3)
 
-            def measure() -> Row:
-                return against_sgemm(dataclasses.replace(session, effort=effort), problem.call,
-                                     shape.flops, others)
-
-            yield judge(row, None, measure)
+            yield judge(row, None, lambda: against_sgemm(session, problem.call, shape.flops, others,
+                                                         effort))
 
 
 SUITES = {"overhead": overhead, "prefill": prefill, "half": half, "decode": decode,
