@@ -48,6 +48,8 @@ _struct_pointer = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_
     ("PyCapsule_GetPointer", ctypes.pythonapi)
 )
 
+_ARRAY_DATA = 24 + 2 * ctypes.sizeof(ctypes.c_void_p)
+
 
 def dtype_code(dtype: str | int, field: str) -> int:
     """The attn_dtype that a name or number of a dtype stands for."""
@@ -111,11 +113,11 @@ def address_of(array: Any) -> int:
         return _addressof(_c_char.from_buffer(array))
     except (TypeError, ValueError, BufferError):
         # Not writable, not contiguous, empty, or of a dtype that the buffer protocol lacks. The
-        # capsule of __array_struct__ points to a PyArrayInterface with `data` at byte 16.
-        return (
-            ctypes.c_void_p.from_address(_struct_pointer(array.__array_struct__, None) + 16).value
-            or 0
-        )
+        # capsule of __array_struct__ owns a PyArrayInterface: four ints and a char, the pointers
+        # to shape and strides, and then the address.
+        capsule = array.__array_struct__
+        record = _struct_pointer(capsule, None)
+        return ctypes.c_void_p.from_address(record + _ARRAY_DATA).value or 0
 
 
 class View:
