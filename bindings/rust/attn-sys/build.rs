@@ -5,11 +5,26 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rustc-check-cfg=cfg(attn_offset_of)");
+    if rust_minor_version() >= 77 {
+        println!("cargo:rustc-cfg=attn_offset_of");
+    }
     #[cfg(feature = "bindgen")]
     generate::run();
     if env::var_os("CARGO_FEATURE_DLOPEN").is_none() && env::var_os("DOCS_RS").is_none() {
         link();
     }
+}
+
+/// 85 of Rust 1.85; 0 if the compiler does not say.
+fn rust_minor_version() -> u32 {
+    let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = std::process::Command::new(compiler).arg("--version").output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .strip_prefix("rustc 1.")
+        .and_then(|rest| rest.split('.').next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Link mode: `ATTN_LIB_DIR` if it is set, else pkg-config, else the linker's own search path.
@@ -115,6 +130,8 @@ mod generate {
             .lines()
             .map(|line| match line.split_once(" = ::core::ffi::c_uint;") {
                 Some((alias, "")) if alias.starts_with("pub type ") => format!("{alias} = i32;\n"),
+                // What checks the layout while compiling needs offset_of, of Rust 1.77.
+                _ if line == "const _: () = {" => format!("#[cfg(attn_offset_of)]\n{line}\n"),
                 _ => format!("{line}\n"),
             })
             .collect();
@@ -146,7 +163,7 @@ mod generate {
             .disable_header_comment()
             .clang_macro_fallback()
             .clang_macro_fallback_build_dir(env::var_os("OUT_DIR").unwrap())
-            .rust_target(bindgen::RustTarget::stable(85, 0).unwrap_or_else(|_| panic!()))
+            .rust_target(bindgen::RustTarget::stable(77, 0).unwrap_or_else(|_| unreachable!()))
             .formatter(bindgen::Formatter::Prettyplease)
             .parse_callbacks(Box::new(Types))
     }

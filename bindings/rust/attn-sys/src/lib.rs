@@ -36,11 +36,11 @@ pub use types::*;
 /// Link mode: the functions are declarations that the linker resolves.
 #[cfg(not(feature = "dlopen"))]
 macro_rules! functions {
-    ($(unsafe extern "C" {
+    ($(extern "C" {
         $(#[$doc:meta])*
         pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;
     })*) => {
-        unsafe extern "C" {
+        extern "C" {
             $($(#[$doc])* pub fn $name($($arg: $type),*) $(-> $result)?;)*
         }
     };
@@ -49,7 +49,7 @@ macro_rules! functions {
 /// Dlopen mode: the functions call through a table that `load` fills.
 #[cfg(feature = "dlopen")]
 macro_rules! functions {
-    ($(unsafe extern "C" {
+    ($(extern "C" {
         $(#[$doc:meta])*
         pub fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $result:ty)?;
     })*) => {

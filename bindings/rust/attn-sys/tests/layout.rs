@@ -1,7 +1,7 @@
 //! Sizes, alignments and offsets agree with the header model, which libclang makes of the headers.
 //!
-//! The bindings carry bindgen's compile-time assertions, so what they state is what rustc lays out;
-//! this test compares all that they state with the model, in both directions.
+//! The bindings carry bindgen's compile-time assertions, so what they state is what rustc (1.77 and
+//! later, which has offset_of) lays out; this test compares all that they state with the model, in both directions.
 //! `ATTN_HEADER_MODEL` names a file with the output of `python3 tools/header_model.py`; without it
 //! the test runs that program itself.
 

@@ -150,7 +150,7 @@ impl ContextBuilder {
         let log = self.log.map(Box::new);
         if let Some(log) = &log {
             desc.log_callback = Some(log_line);
-            desc.log_user_data = std::ptr::from_ref::<Box<Log>>(log).cast_mut().cast();
+            desc.log_user_data = (log.as_ref() as *const Box<Log>).cast_mut().cast();
         }
         let mut handle = std::ptr::null_mut();
         check(|error| unsafe { sys::attn_context_create(&desc, &mut handle, error) })?;

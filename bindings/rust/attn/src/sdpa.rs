@@ -328,7 +328,7 @@ impl SdpaDesc {
     /// that many bytes.
     fn for_pass(&self, pass: i32) -> sys::attn_sdpa_desc {
         let mut raw = self.raw;
-        raw.struct_size = size_of::<sys::attn_sdpa_desc>() as u32;
+        raw.struct_size = std::mem::size_of::<sys::attn_sdpa_desc>() as u32;
         raw.pass = pass;
         raw
     }

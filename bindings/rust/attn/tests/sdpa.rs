@@ -266,7 +266,7 @@ fn ragged_and_paged() {
     }
     let pool_shape = [pages, page, heads_k, dim];
     let seqused_k = [7, 11];
-    let entries: Vec<i32> = table.as_flattened().iter().map(|x| *x as i32).collect();
+    let entries: Vec<i32> = table.iter().flatten().map(|x| *x as i32).collect();
     let plan = context.sdpa(&desc.clone().paged(Layout::PAGED_TABLE, page as i32)).unwrap();
     let mut out = vec![f32::NAN; q.len()];
     let mut args = SdpaArgs::new(

@@ -1,12 +1,12 @@
 // Generated from include/attn/*.h by bindgen (see build.rs). Do not edit.
 
 functions! {
-unsafe extern "C" {
+extern "C" {
     /** The name of a status, for example "ATTN_ERROR_VERSION"; "ATTN_ERROR_UNKNOWN" for a value that
  this library does not know. Static storage. Thread-safe; never fails.*/
     pub fn attn_status_name(status: i32) -> *const ::core::ffi::c_char;
 }
-unsafe extern "C" {
+extern "C" {
     /** Fills `tensor` with a contiguous row-major view of `data`.
 
  shape: `rank` extents, each >= 0; rank: 0..ATTN_MAX_RANK.
@@ -21,17 +21,17 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Bits that one element of `dtype` takes: 32 for FP32, 4 for INT4; 0 for an unknown dtype.
  Thread-safe; never fails.*/
     pub fn attn_dtype_bits(dtype: i32) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** The name of a dtype, for example "bf16"; "unknown" for a value that this library does not know.
  Static storage. Thread-safe; never fails.*/
     pub fn attn_dtype_name(dtype: i32) -> *const ::core::ffi::c_char;
 }
-unsafe extern "C" {
+extern "C" {
     /** How many devices `backend` has (AUTO: the backend that AUTO would pick).
 
  Writes *count. A backend that is not built in, or whose driver is absent, gives
@@ -43,7 +43,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// Describes device `device_index` of `backend` without creating a context. Thread-safe.
     pub fn attn_device_query(
         backend: i32,
@@ -52,7 +52,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Creates a context. desc may be NULL: all defaults.
 
  Errors: INVALID_ARGUMENT, VERSION, BACKEND_UNAVAILABLE, OUT_OF_MEMORY; *context is then NULL.
@@ -63,7 +63,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// Describes the device of a context, with the thread count that it resolved to. Thread-safe.
     pub fn attn_context_query(
         context: *const attn_context,
@@ -71,12 +71,12 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Frees a context. NULL is allowed. No plan of it may be used afterwards, and none may be
  executing.*/
     pub fn attn_context_destroy(context: *mut attn_context);
 }
-unsafe extern "C" {
+extern "C" {
     /// Fills *info (up to its struct_size). Thread-safe.
     pub fn attn_plan_query(
         plan: *const attn_plan,
@@ -84,7 +84,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** The name of the index-th implementation that could serve the plan's problem, best first
  (0 .. num_implementations-1). *name lives as long as the library. Thread-safe.*/
     pub fn attn_plan_implementation(
@@ -94,12 +94,12 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Loads modules and sets attributes ahead of the first execute, so that the first execute may
  already be captured into a graph. Optional; on the CPU it does nothing. Thread-safe.*/
     pub fn attn_plan_prepare(plan: *const attn_plan, error: *mut attn_error) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Writes the plan's choice as one line of text that attn_plan_options.tuning takes: the problem,
  the device, the library version, the implementation and, if the plan was tuned, its time.
 
@@ -114,12 +114,12 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Frees a plan. NULL is allowed. It must not be executing; captured graphs that hold its launches
  stay valid until the context is destroyed.*/
     pub fn attn_plan_destroy(plan: *mut attn_plan);
 }
-unsafe extern "C" {
+extern "C" {
     /// As attn_sdpa_supported.
     pub fn attn_merge_supported(
         context: *const attn_context,
@@ -128,7 +128,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// As attn_sdpa_plan_create.
     pub fn attn_merge_plan_create(
         context: *const attn_context,
@@ -138,7 +138,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// Merges. Workspace, stream, errors and threads as attn_sdpa_forward.
     pub fn attn_merge(
         plan: *const attn_plan,
@@ -149,7 +149,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Says whether attn_sdpa_plan_create would succeed: it runs the same planner. options may be NULL.
  UNSUPPORTED names what no implementation serves, and why. Host only; thread-safe.*/
     pub fn attn_sdpa_supported(
@@ -159,7 +159,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Makes a plan. options may be NULL. Host only: touches no device. On error *plan is NULL. Free it
  with attn_plan_destroy. Thread-safe.*/
     pub fn attn_sdpa_plan_create(
@@ -170,7 +170,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Computes one forward pass.
 
  workspace: at least attn_plan_info.workspace_bytes, in the device's memory, aligned as it says;
@@ -185,7 +185,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// Computes one backward pass; the plan's pass must be BACKWARD. Otherwise as attn_sdpa_forward.
     pub fn attn_sdpa_backward(
         plan: *const attn_plan,
@@ -196,7 +196,7 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Times every implementation that serves the plan's problem on the caller's tensors and gives a
  new plan with the fastest (NULL on error; free it with attn_plan_destroy); `plan` stays as it is.
  The outputs hold a correct result afterwards.
@@ -213,14 +213,14 @@ unsafe extern "C" {
         error: *mut attn_error,
     ) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /** The ABI version of the library that is loaded: (major << 16) | minor.
 
  This function never changes, in no version: a client that loads the library at run time asks it
  first, before it resolves anything else. Thread-safe; never fails.*/
     pub fn attn_abi_version() -> u32;
 }
-unsafe extern "C" {
+extern "C" {
     /** Checks that the loaded library serves a client that was compiled against ABI `client_abi`
  (pass ATTN_ABI_VERSION): same major, and a minor no older than the client's. A client that uses
  nothing newer than minor m may pass (ATTN_ABI_MAJOR << 16) | m.
@@ -228,11 +228,11 @@ unsafe extern "C" {
  Returns ATTN_OK, or ATTN_ERROR_VERSION with both versions in the message. Thread-safe.*/
     pub fn attn_abi_check(client_abi: u32, error: *mut attn_error) -> i32;
 }
-unsafe extern "C" {
+extern "C" {
     /// The library's version as text, for example "0.1.0". Static storage. Thread-safe; never fails.
     pub fn attn_version_string() -> *const ::core::ffi::c_char;
 }
-unsafe extern "C" {
+extern "C" {
     /** What this build holds, one `key: value` a line: version, compiler, backends (and why one is
  missing), SIMD targets. Static storage, meant for people and bug reports, not for parsing.
  Thread-safe; never fails.*/

@@ -86,6 +86,7 @@ pub struct attn_error {
     pub message: [::core::ffi::c_char; 432usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_error"][::core::mem::size_of::<attn_error>() - 512usize];
     ["Alignment of attn_error"][::core::mem::align_of::<attn_error>() - 4usize];
@@ -161,6 +162,7 @@ pub struct attn_tensor {
     pub stride: [i64; 6usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_tensor"][::core::mem::size_of::<attn_tensor>() - 112usize];
     ["Alignment of attn_tensor"][::core::mem::align_of::<attn_tensor>() - 8usize];
@@ -247,6 +249,7 @@ pub struct attn_context_desc {
     pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_context_desc"][::core::mem::size_of::<attn_context_desc>() - 40usize];
     [
@@ -298,6 +301,7 @@ library's is left as it is*/
     pub architecture: [::core::ffi::c_char; 32usize],
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_device_info"][::core::mem::size_of::<attn_device_info>() - 184usize];
     [
@@ -350,6 +354,7 @@ pub struct attn_plan_options {
     pub tuning: *const ::core::ffi::c_char,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_plan_options"][::core::mem::size_of::<attn_plan_options>() - 24usize];
     [
@@ -394,6 +399,7 @@ pub struct attn_plan_info {
     pub implementation: *const ::core::ffi::c_char,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_plan_info"][::core::mem::size_of::<attn_plan_info>() - 56usize];
     ["Alignment of attn_plan_info"][::core::mem::align_of::<attn_plan_info>() - 8usize];
@@ -452,6 +458,7 @@ pub struct attn_merge_desc {
     pub max_parts: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_merge_desc"][::core::mem::size_of::<attn_merge_desc>() - 48usize];
     [
@@ -514,6 +521,7 @@ pub struct attn_merge_args {
     pub out_lse: attn_tensor,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_merge_args"][::core::mem::size_of::<attn_merge_args>() - 904usize];
     [
@@ -629,6 +637,7 @@ pub struct attn_quant {
     pub reserved: i32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_quant"][::core::mem::size_of::<attn_quant>() - 16usize];
     ["Alignment of attn_quant"][::core::mem::align_of::<attn_quant>() - 4usize];
@@ -733,6 +742,7 @@ say (StreamingLLM); other masks still apply*/
     pub out_quant: attn_quant,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_sdpa_desc"][::core::mem::size_of::<attn_sdpa_desc>() - 232usize];
     ["Alignment of attn_sdpa_desc"][::core::mem::align_of::<attn_sdpa_desc>() - 8usize];
@@ -943,6 +953,7 @@ pub struct attn_sdpa_args {
     pub out_scale: attn_tensor,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     ["Size of attn_sdpa_args"][::core::mem::size_of::<attn_sdpa_args>() - 2432usize];
     ["Alignment of attn_sdpa_args"][::core::mem::align_of::<attn_sdpa_args>() - 8usize];
@@ -1074,6 +1085,7 @@ pub struct attn_sdpa_backward_args {
     pub dgate: attn_tensor,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
+#[cfg(attn_offset_of)]
 const _: () = {
     [
         "Size of attn_sdpa_backward_args",
