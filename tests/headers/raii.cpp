@@ -70,7 +70,8 @@ void ownership() {
   attn_context *handle = context.get();
   other = std::move(context);
   check(!context && other.get() == handle, "a move hands the context on");
-  other = std::move(other);
+  attn::Context &itself = other;
+  other = std::move(itself);
   check(other.get() == handle, "a move to itself keeps the context");
   attn::Context taken(other.release());
   check(!other && taken.get() == handle, "release and take over");
