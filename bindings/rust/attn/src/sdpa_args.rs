@@ -45,6 +45,11 @@ impl Arrays<'_> {
                 _ => {}
             }
         }
+        if self.cu_seqlens_q.is_some() && raw.batch != batch as i64 {
+            let message =
+                format!("args.batch is {}; cu_seqlens_q has {batch} sequences", raw.batch);
+            return Err(Error::invalid("args.batch", message));
+        }
         let Some(indptr) = self.kv_page_indptr else { return Ok(()) };
         let pages = self.kv_page_indices.map_or(0, |array| array.len());
         let rises = indptr.windows(2).all(|pair| pair[0] <= pair[1]);
@@ -149,13 +154,6 @@ macro_rules! inputs {
             /// Scales of out.
             out_scale,
         );
-
-        /// Sets the number of sequences; only for ragged q whose `cu_seqlens_q` was set through
-        /// [`Self::raw_mut`].
-        pub fn batch(mut self, batch: i64) -> Self {
-            self.forward.batch = batch;
-            self
-        }
     };
 }
 
