@@ -23,6 +23,10 @@ def bold(text):
     return f"\033[1m{text}\033[0m" if TTY else text
 
 
+def shorten(text, length=300):
+    return text if len(text) <= length else text[:length] + " ..."
+
+
 class Failed(Exception):
     """A command failed; its log has been shown."""
 
@@ -77,7 +81,8 @@ def run(title, command, *, env=None, cwd=ROOT, check=True, quiet=True):
     output = "".join(lines)
     seconds = time.monotonic() - start
     if status != 0:
-        say(f"  {bold('FAILED')} {title} ({seconds:.0f} s): {shlex.join(map(str, command))}")
+        say(f"  {bold('FAILED')} {title} ({seconds:.0f} s): "
+            f"{shorten(shlex.join(map(str, command)))}")
         say("".join("    " + line for line in lines[-40:]).rstrip())
         say(f"  whole output: {log.relative_to(ROOT)}")
         if check:
@@ -112,6 +117,8 @@ COUNTERS = {
                              _total(r"^test result: .* (\d+) failed", o)),
     "go": lambda o: Count(len(re.findall(r"^ *--- PASS", o, re.MULTILINE)),
                           len(re.findall(r"^ *--- FAIL", o, re.MULTILINE))),
+    "doctest": lambda o: Count(_total(r"^\[doctest\] test cases: .*?(\d+) passed", o),
+                               _total(r"^\[doctest\] test cases: .*?(\d+) failed", o)),
     # A command that is one test by itself.
     "status": lambda o: Count(1, 0),
 }

@@ -45,6 +45,10 @@ def meson_suite(*names):
     return go
 
 
+def unit(build):
+    return suite("unit", [build() / "tests/unit/unit-tests"], "doctest")
+
+
 def ops(build):
     path = build()
     return suite("attn-check", [path / "tests/ops/attn-check", "--backend", "cpu"], "plain")
@@ -121,7 +125,7 @@ def lint(build):
 
 
 SUITES = [
-    Suite("unit", "internals, by doctest", meson_suite("unit")),
+    Suite("unit", "internals, by doctest", unit),
     Suite("ops", "attn-check: every case on every implementation against fp64", ops),
     Suite("abi", "the ABI gate and the header matrix", meson_suite("abi"), ("rust", "go")),
     Suite("examples", "C and C++ examples, and the installed package", meson_suite("examples")),
