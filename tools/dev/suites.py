@@ -46,7 +46,7 @@ def meson_suite(*names):
 
 
 def unit(build):
-    return suite("unit", [build() / "tests/unit/unit-tests"], "doctest")
+    return suite("unit", [build() / "tests/unit/attn-unit"], "doctest")
 
 
 def ops(build):
