@@ -26,9 +26,9 @@ import sys
 import time
 from typing import Any
 
-from tools import capi
 from tests.bench import measure, peers, suites
 from tests.bench.measure import progress
+from tools import capi
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 import sys
 import time
-from typing import Callable
+from collections.abc import Callable
 
 
 @dataclasses.dataclass

@@ -1,12 +1,13 @@
 /* How fast this machine reads memory: the denominator of the decode bars. Threads sum equal shares
- * of a buffer, 64-byte line by line, in the widest vectors that the compiler may use on this CPU. */
+ * of a buffer, 64-byte line by line, in the widest vectors that the compiler may use on this CPU.
+ */
 #include <pthread.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define MAX_THREADS 1024
-#define LINE 8     /* uint64_t in a cache line */
-#define STREAMS 4  /* read side by side: hardware prefetchers follow each */
+#define LINE 8    /* uint64_t in a cache line */
+#define STREAMS 4 /* read side by side: hardware prefetchers follow each */
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOR_EACH_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

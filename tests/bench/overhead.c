@@ -1,11 +1,10 @@
 /* What the library costs on the host: one execute of a tiny problem, and making a plan. Prints one
  * JSON object; times are medians in microseconds, of batches in the case of execute. */
+#include <attn/attn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-#include <attn/attn.h>
 
 #define HEAD_DIM 64
 #define MAX_BATCHES 2001
@@ -122,8 +121,10 @@ int main(int argc, char **argv) {
   }
   attn_device_info device = ATTN_DEVICE_INFO_INIT;
   require(attn_context_query(context, &device, &error), &error);
-  printf("{\"threads\": %d, \"implementation\": \"%s\", \"execute_us\": %.3f, \"plan_create_us\": %.3f}\n",
-         (int)device.num_units, info.implementation, execute_us, plan_us);
+  printf(
+      "{\"threads\": %d, \"implementation\": \"%s\", \"execute_us\": %.3f, \"plan_create_us\": "
+      "%.3f}\n",
+      (int)device.num_units, info.implementation, execute_us, plan_us);
   attn_plan_destroy(plan);
   attn_context_destroy(context);
   free(memory);

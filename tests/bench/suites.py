@@ -7,7 +7,8 @@ import json
 import math
 import pathlib
 import subprocess
-from typing import Any, Callable, Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -163,7 +164,8 @@ def half(session: Session, threads: int) -> Iterator[Row]:
             for dtype, row_id in ids.items():
                 if not session.wants(row_id):
                     continue
-                inputs = tuple(x.astype(NUMPY[dtype]) for x in (fp32.q, fp32.k, fp32.v))
+                kind = NUMPY[dtype]
+                inputs = (fp32.q.astype(kind), fp32.k.astype(kind), fp32.v.astype(kind))
                 problem = Problem(session.library, session.contexts[threads], shape, dtype,
                                   rng=session.rng, inputs=inputs)
                 row = base(row_id, "half", "sdpa_forward", problem, threads)
@@ -268,8 +270,8 @@ def decode(session: Session, threads: int) -> Iterator[Row]:
             times, us = split(result, "attn")
             best = min(times[name] for name in readers)
             rate, bandwidth = size / us * 1e-6, problem.k.nbytes / best * 1e-6
-            return {"us": us, "peers_us": times, "disturbed": result.disturbed, "tbs": rate, "ratio": rate / bandwidth,
-                    "ratio_of": "the read bandwidth"}
+            return {"us": us, "peers_us": times, "disturbed": result.disturbed, "tbs": rate,
+                    "ratio": rate / bandwidth, "ratio_of": "the read bandwidth"}
 
         yield judge(row, 0.75, measure)
 

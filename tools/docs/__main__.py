@@ -14,7 +14,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import Callable
+from collections.abc import Callable
+from typing import Any
 
 from tools import capi, header_model
 from tools.capi import ROOT
@@ -73,7 +74,7 @@ def compile_example(library: capi.Library) -> list[str]:
             f"README.md: the C example exits with {ran.returncode}: {ran.stdout}{ran.stderr}"]
 
 
-def check(library: capi.Library, model: dict) -> int:
+def check(library: capi.Library, model: dict[str, Any]) -> int:
     def stale_parts() -> list[str]:
         old = README.read_text()
         new = rewritten(old, parts(library))

@@ -93,9 +93,12 @@ def table(record: dict[str, Any]) -> str:
 # --- plots -----------------------------------------------------------------------------------
 
 
-def series(record: dict[str, Any], threads: int, causal: bool) -> dict[str, list[tuple[int, float]]]:
+Series = dict[str, list[tuple[int, float]]]
+
+
+def series(record: dict[str, Any], threads: int, causal: bool) -> Series:
     """GFLOP/s over sequence length, for us and for each peer."""
-    out: dict[str, list[tuple[int, float]]] = {}
+    out: Series = {}
     for row in record["rows"]:
         shape = row["shape"]
         if row["suite"] != "seqlens" or row["threads"] != threads or shape["causal"] != causal:
