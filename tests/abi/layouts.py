@@ -76,7 +76,13 @@ def probe_rust(structs: Structs, folder: pathlib.Path, include: pathlib.Path) ->
     if not types.exists():
         raise Missing(f"{types} does not exist")
     lines = ["#![allow(dead_code, non_camel_case_types)]",
-             "use std::mem::{align_of, offset_of, size_of};",
+             "use std::mem::{align_of, size_of, MaybeUninit};",
+             # As std::mem::offset_of, which Rust has since 1.77 only.
+             "macro_rules! offset { ($t:ty, $f:ident) => {{",
+             "  let place = MaybeUninit::<$t>::uninit();",
+             "  let base = place.as_ptr();",
+             "  (unsafe { std::ptr::addr_of!((*base).$f) } as usize) - base as usize",
+             "}} }",
              # The size of a member, from a pointer to it that is never read.
              "fn size<S, T>(_: fn(&S) -> &T) -> usize { size_of::<T>() }",
              "mod t {", f"include!({json.dumps(str(types))});", "}",
@@ -86,7 +92,7 @@ def probe_rust(structs: Structs, folder: pathlib.Path, include: pathlib.Path) ->
         lines.append(f'println!("{t} {{}} {{}}", size_of::<t::{t}>(), align_of::<t::{t}>());')
         for f in s["fields"]:
             n = f["name"]
-            lines.append(f'println!("{t}.{n} {{}} {{}}", offset_of!(t::{t}, {n}), '
+            lines.append(f'println!("{t}.{n} {{}} {{}}", offset!(t::{t}, {n}), '
                          f"size(|s: &t::{t}| &s.{n}));")
     lines += ["}", ""]
     source = folder / "layout.rs"

@@ -194,6 +194,15 @@ def main() -> int:
         write(args.stored, new)
         freeze(args.headers, args.frozen / f"{new['abi'][0]}.{new['abi'][1]}")
         old = new
+    # Whatever was ever released must still be served, not only the last of it.
+    for folder in sorted(args.frozen.glob(f"{new['abi'][0]}.*")):
+        past = Comparison(reduce(gate.header_model(folder / "attn")), new)
+        comparison.checked += past.checked
+        problems += [f"BREAK since {folder.name}: {b}" for b in past.breaks
+                     if f"BREAK: {b}" not in problems]
+        if not (folder / "client.c").exists():
+            print(f"model: {folder}/client.c is missing: add a program that uses what this minor "
+                  "added, and its row in tests/abi/meson.build")
     # The frozen headers that old clients are built with must be the baseline's.
     frozen = args.frozen / f"{old['abi'][0]}.{old['abi'][1]}" / "attn"
     if not frozen.is_dir():

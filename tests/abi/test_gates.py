@@ -160,6 +160,26 @@ class Model(Broken):
             **self.APPENDED, "version.h": (f"#define ATTN_ABI_MINOR {minor}\n",
                                            f"#define ATTN_ABI_MINOR {minor + 1}\n")}))
 
+    def test_next_release(self):
+        """An addition becomes the baseline of the next minor; what it breaks later is seen, and so
+        is what breaks the releases before it."""
+        stored, frozen = self.folder / "model.json", self.folder / "frozen"
+        shutil.copyfile(gate.HERE / "model.json", stored)
+        shutil.copytree(gate.HERE / "frozen", frozen)
+        minor = json.loads(stored.read_text())["abi"][1]
+        headers = self.headers({**self.APPENDED, "version.h": (
+            f"#define ATTN_ABI_MINOR {minor}\n", f"#define ATTN_ABI_MINOR {minor + 1}\n")})
+        places = ["--headers", headers, "--stored", stored, "--frozen", frozen]
+        self.passes("model.py", *places, "--update")
+        self.assertTrue((frozen / f"1.{minor + 1}" / "attn" / "sdpa.h").exists())
+        self.passes("model.py", *places)
+        self.headers({"context.h": ("uint64_t future;", "int64_t future;")})
+        self.refuses("BREAK: member attn_context_desc.future changed from uint64_t to int64_t",
+                     "model.py", *places)
+        self.headers({"context.h": ("int64_t future;", "uint64_t future;"),
+                      "sdpa.h": ("float softcap;", "int32_t softcap;")})
+        self.refuses("BREAK since", "model.py", *places, "--update", "--breaking")
+
     def test_update_refuses_a_break(self):
         stored = self.folder / "model.json"
         shutil.copyfile(gate.HERE / "model.json", stored)
