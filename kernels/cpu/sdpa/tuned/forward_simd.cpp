@@ -12,6 +12,7 @@
 #include <cstring>
 #include <limits>
 
+#include "hwy/cache_control.h"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
 #include "kernels/common/visibility.hpp"
@@ -237,7 +238,12 @@ void widen_rows(const attn_tensor &x, int64_t at, int64_t token, int64_t count, 
   const int64_t stride = x.stride[x.rank - 1];
   with_dtype(x.dtype, [&](auto type) ATTN_INLINE_LAMBDA {
     const auto *from = element<decltype(type)>(x, at);
+    const size_t line = 64 / sizeof(type);
     for (int64_t i = 0; i < count; ++i) {
+      // The hardware does not see across the pages that rows lie in.
+      if (stride == 1 && i + 8 < count) {
+        for (size_t c = 0; c < dims; c += line) hwy::Prefetch(from + (i + 8) * token + c);
+      }
       widen_row(from + i * token, stride, dims, to + static_cast<size_t>(i) * dims);
     }
   });
