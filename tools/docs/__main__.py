@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import pathlib
 import re
 import subprocess
@@ -74,6 +75,19 @@ def compile_example(library: capi.Library) -> list[str]:
             f"README.md: the C example exits with {ran.returncode}: {ran.stdout}{ran.stderr}"]
 
 
+def run_python(library: capi.Library) -> list[str]:
+    """Runs the README's Python snippet with the package of the build."""
+    match = re.search(r"```python\n(.*?)```", README.read_text(), re.S)
+    if not match:
+        return ["README.md has no Python example"]
+    code = match.group(1) + "\nassert out.shape == q.shape and np.isfinite(out).all()\n"
+    package = library.path.parent / "bindings/python"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                         env={**os.environ, "PYTHONPATH": str(package),
+                              "ATTN_LIBRARY": str(library.path)})
+    return [] if ran.returncode == 0 else [f"README.md: the Python example fails:\n{ran.stderr}"]
+
+
 def check(library: capi.Library, model: dict[str, Any]) -> int:
     def stale_parts() -> list[str]:
         old = README.read_text()
@@ -105,6 +119,7 @@ def check(library: capi.Library, model: dict[str, Any]) -> int:
         ("README's generated parts are current", stale_parts),
         ("the plots show the newest results", stale_plots),
         ("README's C example compiles and runs", lambda: compile_example(library)),
+        ("README's Python example runs", lambda: run_python(library)),
         ("README's C example is short", example_length),
         ("a missing comment is found", a_missing_comment_is_found),
         ("a stale part is found", a_stale_part_is_found),
