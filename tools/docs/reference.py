@@ -63,8 +63,12 @@ def prose(text: str) -> str:
 
 
 def escape(text: str) -> str:
+    """Comment text as Markdown that shows it as it is, code spans left alone."""
+    parts = re.split(r"(`[^`]*`)", text)
     # An underscore within a word means nothing to Markdown.
-    return re.sub(r"([\\*<>|\[\]`]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+    special = r"([\\*<>|\[\]]|(?<!\w)_|_(?!\w))"
+    parts[::2] = [re.sub(special, r"\\\1", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def table_cell(text: str) -> str:
