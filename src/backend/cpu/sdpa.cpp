@@ -5,6 +5,7 @@
 #include "backend/cpu/lists.hpp"
 #include "kernels/cpu/sdpa/reference/backward.hpp"
 #include "kernels/cpu/sdpa/reference/forward.hpp"
+#include "kernels/cpu/sdpa/tuned/backward.hpp"
 #include "kernels/cpu/sdpa/tuned/decode.hpp"
 #include "kernels/cpu/sdpa/tuned/forward.hpp"
 
@@ -34,6 +35,8 @@ constexpr sdpa::Row sdpa_forward_list[] = {
 };
 
 constexpr sdpa::Row sdpa_backward_list[] = {
+    {"cpu/sdpa/backward/tuned", true, false, false, backward_serves, nullptr,
+     backward_workspace_bytes, checked<backward_launch>},
     {"cpu/sdpa/backward/reference", true, false, false, reference::backward_serves, nullptr,
      reference::backward_workspace, checked<reference::backward_launch>},
 };
