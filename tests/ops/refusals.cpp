@@ -247,6 +247,7 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
   args("batch-differs", dense, kInvalid, "batch", "3", ARGS(a.args.batch = 3));
   args("batch-beyond", ragged, kInvalid, "batch", "77", ARGS(a.args.batch = 77));
   args("batch-negative", ragged, kInvalid, "batch", "-1", ARGS(a.args.batch = -1));
+  args("batch-unset", ragged, kInvalid, "args.batch", "0", ARGS(a.args.batch = 0));
   args("q-missing", dense, kInvalid, "args.q", "", ARGS(a.args.q.rank = 0));
   args("q-null", dense, kInvalid, "args.q", "NULL", ARGS(a.args.q.data = nullptr));
   args("q-rank", dense, kInvalid, "args.q", "3", ARGS(a.args.q.rank = 3));

@@ -121,6 +121,12 @@ class Checker {
       if (call_.total_q > d_.max_total_q) {
         return beyond("args.q.shape[0]", "total_q", call_.total_q, "max_total_q", d_.max_total_q);
       }
+      if (call_.batch == 0 && call_.total_q > 0) {  // the likely slip: it was never set
+        return error_.fail(ATTN_ERROR_INVALID_ARGUMENT, "args.batch",
+                           "args.batch is 0, but args.q has %" PRId64 " tokens; with ragged q it "
+                           "must be the number of sequences",
+                           call_.total_q);
+      }
     } else {
       const int32_t status = check_tensor(
           "args.q", q, {d_.q_dtype},
