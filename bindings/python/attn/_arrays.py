@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _dlpack, _ffi
-from ._errors import UnsupportedError, invalid
+from ._errors import InvalidArgumentError, UnsupportedError, invalid
 
 DTYPES: dict[str, int] = {
     member.name.removeprefix("ATTN_DTYPE_").lower(): member.value
@@ -245,7 +245,9 @@ def integers(value: Any, field: str, numpy: Any) -> Any:
             numbers = [int(n) for n in value]
             if any(not -(2**31) <= n < 2**31 for n in numbers):
                 raise invalid(field, f"{field} holds a number that int32 does not")
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InvalidArgumentError):
+                raise
             raise invalid(field, f"{field} must be a sequence of ints: {error}") from error
         memory = (ctypes.c_int32 * len(numbers))(*numbers)
         return View(_addressof(memory), _ffi.ATTN_DTYPE_INT32, (len(numbers),), (1,), memory)

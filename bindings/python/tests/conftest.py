@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import pathlib
+import subprocess
 import sys
 
 import numpy as np
@@ -16,12 +18,27 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import attn  # noqa: E402
 
 
+FRAMEWORKS = ("torch", "jax")
+
+
+@functools.cache
+def frameworks():
+    """The frameworks that are installed and can be imported."""
+    return [
+        name for name in FRAMEWORKS
+        if importlib.util.find_spec(name) is not None
+        and subprocess.run([sys.executable, "-c", f"import {name}"], capture_output=True,
+                           check=False).returncode == 0
+    ]
+
+
 def pytest_report_header(config):
-    has_torch = importlib.util.find_spec("torch") is not None
+    found = frameworks()
     return [
         f"attn: {attn.lowlevel.LIBRARY_PATH}",
-        "torch: " + ("installed, its DLPack tests run" if has_torch else
-                     "not installed: DLPack is tested with numpy and with stand-ins only"),
+        *(f"{name}: {'its DLPack tests run' if name in found else 'not usable here, not tested'}"
+          for name in FRAMEWORKS),
+        "DLPack is also tested with numpy behind stand-ins",
     ]
 
 
