@@ -82,7 +82,11 @@ RowResult softmax(double *scores, int64_t n, bool has_sink, double sink, bool ls
     if (std::isnan(sink)) with_sink = share = sink;
     if (lse_includes_sink) result.lse = with_sink;
   }
-  for (int64_t j = 0; j < n; j++) scores[j] *= share;
+  // Hidden keys stay at exactly 0 in rows that are NaN, too: their values must not be read (they may
+  // be on a page to skip).
+  for (int64_t j = 0; j < n; j++) {
+    if (scores[j] != 0) scores[j] *= share;
+  }
   return result;
 }
 
