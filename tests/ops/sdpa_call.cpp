@@ -40,32 +40,17 @@ std::vector<int64_t> shape_of(const HostTensor &t) {
   return {t.view.shape, t.view.shape + t.view.rank};
 }
 
-Array<double> dequantised(const HostTensor &t, const HostTensor &scale, const attn_quant &quant) {
-  Array<double> values = t.load();
-  if (!scale.present()) return values;
-  const Array<double> scales = scale.load();
-  const size_t rank = values.shape.size();
-  for (size_t n = 0; n < values.data.size(); n++) {
-    int64_t rest = static_cast<int64_t>(n), at = 0, step = 1;
-    for (size_t dim = rank; dim-- > 0;) {
-      int64_t i = rest % values.shape[dim];
-      rest /= values.shape[dim];
-      if (dim == rank - 1 && quant.granularity == ATTN_QUANT_BLOCK) i /= quant.block_size;
-      at += (scales.shape[dim] == 1 ? 0 : i) * step;
-      step *= scales.shape[dim];
-    }
-    values.data[n] *= scales.data[static_cast<size_t>(at)];
-  }
-  return values;
-}
-
 }  // namespace
 
-SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed)
+SdpaCall::SdpaCall(const SdpaCase &row)
     : c(row), desc(ATTN_SDPA_DESC_INIT), args(ATTN_SDPA_ARGS_INIT),
-      grads(ATTN_SDPA_BACKWARD_ARGS_INIT), rng_(seed), batch_(static_cast<int64_t>(row.sq.size())) {
+      grads(ATTN_SDPA_BACKWARD_ARGS_INIT), batch_(static_cast<int64_t>(row.sq.size())) {
   lengths();
   describe();
+}
+
+SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
+  rng_.seed(seed);
   data_tensors();
   pages();
   masks();
@@ -77,13 +62,9 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed)
     args.rng_state = rng_state_;
   }
   // K and V come last: what of them is used depends on everything above.
-  inputs.desc = desc;
-  inputs.args = args;
-  inputs.batch = batch_;
-  if (inputs.desc.num_kv_heads == 0) inputs.desc.num_kv_heads = desc.num_q_heads;
-  if (inputs.desc.head_dim_v == 0) inputs.desc.head_dim_v = desc.head_dim_qk;
+  inputs = read_inputs(desc, args);
   hide_unseen_keys();
-  read_inputs();
+  inputs = read_inputs(desc, args);
 
   const std::vector<int64_t> out_shape = q_shape(c.hq, inputs.desc.head_dim_v);
   const std::vector<int64_t> row_shape =
@@ -98,10 +79,11 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed)
       add_output("row_max", &args.row_max, ATTN_DTYPE_FP32, row_shape);
     }
   } else {
-    given_out = HostTensor(out_dtype, out_shape, c.strides, rng_);
+    const Strides own = c.strides == Strides::kShared ? Strides::kContiguous : c.strides;
+    given_out = HostTensor(out_dtype, out_shape, own, rng_);
     args.out = given_out.view;
     if (c.activation == ATTN_ACTIVATION_SOFTMAX) {
-      given_lse = HostTensor(ATTN_DTYPE_FP32, row_shape, c.strides, rng_);
+      given_lse = HostTensor(ATTN_DTYPE_FP32, row_shape, own, rng_);
       args.lse = given_lse.view;
     }
     dout = HostTensor(out_dtype, out_shape, c.strides, rng_);
@@ -525,17 +507,6 @@ void SdpaCall::hide_unseen_keys() {
   }
 }
 
-void SdpaCall::read_inputs() {
-  inputs.args = args;
-  inputs.q = dequantised(q, q_scale, c.q_quant);
-  inputs.k = dequantised(k, k_scale, c.k_quant);
-  if (v.present()) inputs.v = dequantised(v, v_scale, c.v_quant);
-  inputs.bias = bias.load();
-  inputs.alibi = alibi.load();
-  inputs.sink = sink.load();
-  inputs.gate = gate.load();
-}
-
 void SdpaCall::add_output(const char *name, attn_tensor *place, int32_t dtype,
                           std::vector<int64_t> shape) {
   Output o;
@@ -572,7 +543,7 @@ void SdpaCall::compute_truth() {
     if (out_scale.present()) {
       HostTensor ones(ATTN_DTYPE_FP32, exact.out.value.shape, Strides::kContiguous, rng_);
       for (int64_t i = 0; i < ones.elements(); i++) ones.set(i, 1);
-      outputs[0].scale = dequantised(ones, out_scale, c.out_quant);
+      outputs[0].scale = dequantised(ones.view, out_scale.view, c.out_quant);
     }
     return;
   }

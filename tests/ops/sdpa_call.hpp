@@ -11,6 +11,8 @@ namespace check {
 // Not movable: args point into it.
 class SdpaCall {
  public:
+  // Only the descriptor: no tensor is made.
+  explicit SdpaCall(const SdpaCase &c);
   SdpaCall(const SdpaCase &c, uint64_t seed);
   SdpaCall(const SdpaCall &) = delete;
   SdpaCall &operator=(const SdpaCall &) = delete;
@@ -56,7 +58,6 @@ class SdpaCall {
   std::vector<int64_t> q_shape(int64_t heads, int64_t dim) const;
   HostTensor scale_tensor(const attn_quant &quant, const std::vector<int64_t> &shape, bool no_batch,
                           double size);
-  void read_inputs();
 
   Rng rng_;
   int64_t batch_, max_q_ = 0, max_k_ = 0, total_q_ = 0, total_k_ = 0, extent_q_ = 0, extent_k_ = 0;
@@ -65,6 +66,8 @@ class SdpaCall {
   uint64_t rng_state_[2] = {};
   bool have_truth_ = false;
 };
+
+inline attn_sdpa_desc sdpa_desc_of(const SdpaCase &c) { return SdpaCall(c).desc; }
 
 // Relative difference between analytic gradients and central finite differences of the oracle's
 // forward pass, over all differentiable inputs of a small backward call; a description if any

@@ -57,6 +57,43 @@ bool mask_bit(const attn_tensor &t, bool ragged, int64_t b, int64_t h, int64_t r
 
 }  // namespace
 
+SdpaInputs read_inputs(const attn_sdpa_desc &desc, const attn_sdpa_args &args) {
+  SdpaInputs in;
+  in.desc = desc;
+  in.args = args;
+  if (desc.num_kv_heads == 0) in.desc.num_kv_heads = desc.num_q_heads;
+  if (desc.head_dim_v == 0) in.desc.head_dim_v = desc.head_dim_qk;
+  in.batch = in.ragged_q() ? args.batch : args.q.shape[0];
+  in.q = dequantised(args.q, args.q_scale, desc.q_quant);
+  in.k = dequantised(args.k, args.k_scale, desc.k_quant);
+  in.v = dequantised(args.v, args.v_scale, desc.v_quant);
+  in.bias = load_view(args.bias);
+  in.alibi = load_view(args.alibi_slopes);
+  in.sink = load_view(args.sink);
+  in.gate = load_view(args.gate);
+  return in;
+}
+
+Array<double> dequantised(const attn_tensor &tensor, const attn_tensor &scale,
+                          const attn_quant &quant) {
+  Array<double> values = load_view(tensor);
+  if (scale.rank == 0) return values;
+  const Array<double> scales = load_view(scale);
+  const size_t rank = values.shape.size();
+  for (size_t n = 0; n < values.data.size(); n++) {
+    int64_t rest = static_cast<int64_t>(n), at = 0, step = 1;
+    for (size_t dim = rank; dim-- > 0;) {
+      int64_t i = rest % values.shape[dim];
+      rest /= values.shape[dim];
+      if (dim == rank - 1 && quant.granularity == ATTN_QUANT_BLOCK) i /= quant.block_size;
+      at += (scales.shape[dim] == 1 ? 0 : i) * step;
+      step *= scales.shape[dim];
+    }
+    values.data[n] *= scales.data[static_cast<size_t>(at)];
+  }
+  return values;
+}
+
 int64_t SdpaInputs::rows_q(int64_t b) const {
   return ragged_q() ? args.cu_seqlens_q[b + 1] - args.cu_seqlens_q[b] : args.q.shape[1];
 }

@@ -32,6 +32,13 @@ struct SdpaInputs {
   bool kept(int64_t b, int64_t h, int64_t i, int64_t j) const;  // by dropout
 };
 
+// Fills in the descriptor's defaults and reads what the arguments point to, which must be valid.
+SdpaInputs read_inputs(const attn_sdpa_desc &desc, const attn_sdpa_args &args);
+
+// Stored values times their scales.
+Array<double> dequantised(const attn_tensor &tensor, const attn_tensor &scale,
+                          const attn_quant &quant);
+
 // Results beside the bounds on what rounding to fp32 may do to each element (`slack`): see
 // sdpa_oracle.cpp.
 template <class T>

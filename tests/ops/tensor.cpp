@@ -8,9 +8,19 @@
 #include "codec.hpp"
 
 namespace check {
+
+int64_t HostTensor::guard_bytes = 128;
+
 namespace {
 
-constexpr int64_t kGuardBytes = 128;
+int64_t element_offset(const attn_tensor &view, int64_t linear) {
+  int64_t result = 0;
+  for (int i = view.rank - 1; i >= 0; i--) {
+    result += linear % view.shape[i] * view.stride[i];
+    linear /= view.shape[i];
+  }
+  return result;
+}
 
 }  // namespace
 
@@ -59,9 +69,9 @@ HostTensor::HostTensor(int32_t dtype, std::vector<int64_t> shape, Strides stride
     }
   }
   const int64_t lead = strides == Strides::kPadded && !nibbles ? uniform(rng, 0, 3) : 0;
-  const int64_t bytes = kGuardBytes * 2 + ((span + lead + 1) * bits + 7) / 8;
+  const int64_t bytes = guard_bytes * 2 + ((span + lead) * bits + 7) / 8;
   bytes_.resize(static_cast<size_t>(bytes));
-  view.data = bytes_.data() + kGuardBytes + (first + lead) * bits / 8;
+  view.data = bytes_.data() + guard_bytes + (first + lead) * bits / 8;
   poison(~UINT64_C(0));
 }
 
@@ -71,14 +81,7 @@ int64_t HostTensor::elements() const {
   return n;
 }
 
-int64_t HostTensor::offset(int64_t linear) const {
-  int64_t result = 0;
-  for (int i = view.rank - 1; i >= 0; i--) {
-    result += linear % view.shape[i] * view.stride[i];
-    linear /= view.shape[i];
-  }
-  return result;
-}
+int64_t HostTensor::offset(int64_t linear) const { return element_offset(view, linear); }
 
 double HostTensor::get(int64_t linear) const {
   return load_element(view.data, view.dtype, offset(linear));
@@ -87,11 +90,32 @@ void HostTensor::set(int64_t linear, double value) {
   store_element(view.data, view.dtype, offset(linear), value);
 }
 
-Array<double> HostTensor::load() const {
-  if (!present()) return {};
+Array<double> HostTensor::load() const { return load_view(view); }
+
+Array<double> load_view(const attn_tensor &view) {
+  if (view.rank == 0) return {};
   Array<double> result(std::vector<int64_t>(view.shape, view.shape + view.rank));
-  for (size_t i = 0; i < result.data.size(); i++) result.data[i] = get(static_cast<int64_t>(i));
+  for (size_t i = 0; i < result.data.size(); i++) {
+    result.data[i] =
+        load_element(view.data, view.dtype, element_offset(view, static_cast<int64_t>(i)));
+  }
   return result;
+}
+
+bool HostTensor::holds(const attn_tensor &other) const {
+  if (other.dtype != view.dtype || other.rank < 1 || other.rank > ATTN_MAX_RANK) return false;
+  __extension__ typedef __int128 Wide;
+  const auto *base = static_cast<const uint8_t *>(other.data);
+  const Wide start = (base - bytes_.data()) * 8;
+  Wide low = 0, high = 0;
+  for (int i = 0; i < other.rank; i++) {
+    if (other.shape[i] < 1) return other.shape[i] == 0;
+    const Wide reach = Wide{other.shape[i] - 1} * other.stride[i];
+    (reach < 0 ? low : high) += reach;
+  }
+  const int bits = dtype_bits(view.dtype);
+  return start + low * bits >= 0 &&
+         start + (high + 1) * bits <= static_cast<Wide>(bytes_.size()) * 8;
 }
 
 void HostTensor::store(const Array<double> &values) {

@@ -95,12 +95,22 @@ class HostTensor {
   // The elements' bits, for comparing two runs.
   std::vector<uint8_t> element_bytes() const;
 
+  // Whether all elements of `other`, a changed copy of view, lie in this tensor's memory.
+  bool holds(const attn_tensor &other) const;
+
   attn_tensor view{};
+
+  // Bytes around each tensor that must stay as they are. Fuzzers take 0, so that the address
+  // sanitizer's own red zones begin right after the last element.
+  static int64_t guard_bytes;
 
  private:
   int64_t offset(int64_t linear) const;
 
   std::vector<uint8_t> bytes_, before_;
 };
+
+// The values of any view.
+Array<double> load_view(const attn_tensor &view);
 
 }  // namespace check
