@@ -17,8 +17,12 @@ from typing import Any
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))  # its programs import one another by name
 
-import generate_ctypes  # noqa: E402
-import header_model  # noqa: E402
+try:
+    import generate_ctypes  # noqa: E402
+    import header_model  # noqa: E402
+except ImportError as error:
+    raise SystemExit(f"cannot read the headers: {error}. Install the PyPI package libclang for "
+                     f"{sys.executable}") from error
 
 
 class AttnError(RuntimeError):
