@@ -312,6 +312,28 @@ KeyBlock load_keys(const Task &t, int64_t first, int64_t last) {
   return block;
 }
 
+// Asks for keys [first, last) that load_keys will widen later: from memory into L2, while the tiles
+// keep the multipliers busy. Pages are left to the prefetch in widen_rows.
+void prefetch_keys(const Task &t, int64_t first, int64_t last) {
+  if (t.d.kv_layout != ATTN_LAYOUT_DENSE && t.d.kv_layout != ATTN_LAYOUT_RAGGED) return;
+  const auto fetch = [&](const attn_tensor &x, int64_t dims) {
+    const int token = x.rank - 3;
+    if (x.stride[x.rank - 1] != 1 || close_rows(x, x.stride[token], static_cast<size_t>(dims))) {
+      return;
+    }
+    const int64_t size = x.dtype == ATTN_DTYPE_FP32 ? 4 : 2;
+    const char *row =
+        static_cast<const char *>(x.data) +
+        size * ((x.rank == 4 ? t.b * x.stride[0] : 0) + (t.k_token + first) * x.stride[token] +
+                t.kv_head * x.stride[token + 1]);
+    for (int64_t j = first; j < last; ++j, row += size * x.stride[token]) {
+      for (int64_t c = 0; c < size * dims; c += 64) __builtin_prefetch(row + c, 0, 2);
+    }
+  };
+  fetch(t.a.k, t.d.head_dim_qk);
+  if (!t.has(ATTN_SDPA_LATENT_KV)) fetch(t.a.v, t.d.head_dim_v);
+}
+
 // ---- Scores ------------------------------------------------------------------------------------
 
 void score_rows(const KeyBlock &block, int64_t from, int64_t to, const float *q, size_t dims,
@@ -716,7 +738,9 @@ void attend(const Task &t, int64_t panels, int64_t from, int64_t to, bool sinks)
   for (int64_t base = from / step_keys * step_keys; base < to; base += step_keys) {
     const int64_t block_from = std::max(base, from), block_to = std::min(base + step_keys, to);
     const KeyBlock block = load_keys(t, block_from, block_to);
+    const int64_t ahead = std::min(block_to + step_keys, to) - block_to;
     for (int64_t i = 0; i < panels; ++i) {
+      prefetch_keys(t, block_to + ahead * i / panels, block_to + ahead * (i + 1) / panels);
       PanelState &p = t.panels[i];
       const auto [a, b] = reach(p);
       const int64_t j0 = std::max(block_from, a), j1 = std::min(block_to, b);
