@@ -9,6 +9,15 @@ speaks DLPack; attn.Plan and attn.Context give the control that the C API gives;
 the C API itself. No framework is imported.
 """
 
+import importlib.util as _importlib_util
+
+if _importlib_util.find_spec("attn._ffi") is None:
+    raise ImportError(
+        "attn: this is the package's source folder, which lacks what the build generates; "
+        "`pip install .` in the repository's root, or build with meson and put "
+        "<build>/bindings/python on PYTHONPATH (and leave the folder bindings/python)"
+    )
+
 from . import lowlevel as lowlevel
 from ._arrays import DTYPES
 from ._context import Context, DeviceInfo, default_context, device_count, device_info
