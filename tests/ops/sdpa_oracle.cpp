@@ -315,6 +315,7 @@ class Rows {
 
 template <class T>
 T logaddexp(T a, T b) {
+  if (std::isnan(a) || std::isnan(b)) return a + b;
   const T m = a > b ? a : b;
   if (std::isinf(m)) return m;
   return m + std::log(std::exp(a - m) + std::exp(b - m));
