@@ -351,8 +351,8 @@ void fill_extra(const Task &t, int64_t head, int64_t row, int64_t first, int64_t
   const bool segments = t.p.has(ATTN_SDPA_SEGMENT_IDS);
   for (int64_t r = 0; r < kLanePanel; r++) {
     const int64_t i = row + r;
-    if (i >= t.seq.seqlen_q) {
-      for (int64_t j = 0; j < keys; j++) extra[j * kLanePanel + r] = 0;
+    if (i >= t.seq.seqlen_q) {  // else a hidden key's NaN would reach its dk through padding
+      for (int64_t j = 0; j < keys; j++) extra[j * kLanePanel + r] = -kInfinity;
       continue;
     }
     const TokenPlace place = t.seq.query(i);
@@ -427,6 +427,8 @@ HWY_NOINLINE void weigh(const Task &t, int64_t head, int64_t row, int64_t first,
         if (extra != nullptr) {
           const VF add = hn::Load(d, extra + j * kLanePanel + v * kLanes);
           hidden = hn::Or(hidden, hn::Eq(add, hn::Set(d, -kInfinity)));
+          // Nor does a row of padding see a key that a mask hides from all others: it may hold NaN.
+          hidden = hn::Or(hidden, hn::Eq(lse, hn::Set(d, kInfinity)));
           score = hn::Add(score, add);
         }
         if (slope != 0) {
