@@ -235,6 +235,8 @@ def integers(value: Any, field: str, numpy: Any) -> Any:
     if numpy is not None and isinstance(value, numpy.ndarray):
         if value.dtype.kind not in "iu":
             raise invalid(field, f"{field} has the dtype {value.dtype}; it must hold integers")
+        if value.ndim != 1:
+            raise invalid(field, f"{field} has {value.ndim} dimensions; it must have one")
         if value.dtype.name != "int32" and value.size:
             low, high = int(value.min()), int(value.max())
             if low < -(2**31) or high >= 2**31:

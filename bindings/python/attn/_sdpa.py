@@ -231,7 +231,7 @@ def _longest(offsets: Any, limit: str) -> int:
         if offsets.device[0] != _dlpack.CPU:
             raise invalid(limit, f"{limit} must be given: the offsets are on a device")
         numbers = _arrays.read_integers(offsets)
-        return max((b - a for a, b in zip(numbers, numbers[1:])), default=0)
+        return max((b - a for a, b in zip([*numbers[:1], *numbers], numbers)), default=0)
     return max(int((offsets[1:] - offsets[:-1]).max()), 0) if offsets.shape[0] > 1 else 0
 
 

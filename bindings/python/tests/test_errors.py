@@ -79,6 +79,13 @@ def test_ragged_lengths():
     with pytest.raises(attn.InvalidArgumentError) as caught:
         attn.sdpa(q, q, q, cu_seqlens_q=[0, 4], cu_seqlens_k=[0, 5])
     assert "cu_seqlens_k" in caught.value.field
+    for falling in ([1, 0], np.array([1, 0])):
+        with pytest.raises(attn.InvalidArgumentError) as caught:
+            attn.sdpa(q, q, q, cu_seqlens_q=[0, 4], cu_seqlens_k=falling)
+        assert "cu_seqlens_k" in caught.value.field
+    with pytest.raises(attn.InvalidArgumentError) as caught:
+        attn.sdpa(q, q, q, cu_seqlens_q=np.array([[0, 4]]), cu_seqlens_k=[0, 4])
+    assert caught.value.field == "cu_seqlens_q"
     with pytest.raises(attn.InvalidArgumentError, match="int32"):
         attn.sdpa(q, q, q, cu_seqlens_q=[0, 2**31], cu_seqlens_k=[0, 4])
     with pytest.raises(attn.InvalidArgumentError) as caught:
