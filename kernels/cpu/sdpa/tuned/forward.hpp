@@ -13,9 +13,16 @@
 //      keeps the error of long sums small.
 // At the end O^T is normalised, transposed and stored.
 //
-// K and V are read in place if they are fp32 with unit stride in the head dim; otherwise a block is
-// widened to fp32 scratch (in L2) once a task, which costs about one vector conversion per 2 *
-// rows_per_task / lanes multiply-adds: tasks have more rows then.
+// Rows of K and V are read in place if they are fp32 and lie close together. Otherwise a block is
+// widened, or copied, to fp32 scratch in L2 once a task, which costs about one vector conversion
+// per 2 * rows_per_task / lanes multiply-adds; meanwhile the block after it is fetched ahead.
+//
+// Tasks of one (sequence, key head) start with the last rows, which under a causal mask are the
+// longest. They shrink, down to a panel, until there are four a thread.
+//
+// Masked keys never reach a result: hidden scores are overwritten with -inf whatever they were, and
+// where a partly visible key has a value that is not finite, O is summed with a test of each
+// weight.
 //
 // The result of a row depends on the problem alone, not on the batch, the tasks or the threads: key
 // blocks start at multiples of key_block, and a row's lane does not matter.

@@ -574,9 +574,7 @@ HWY_NOINLINE void output_rows_careful(const KeyBlock &block, int64_t from, int64
 
 // ---- A panel -----------------------------------------------------------------------------------
 
-void set_row(const Task &t, PanelState &p, size_t r, int64_t row) {
-  const int64_t query = row / t.call.group;
-  const int64_t head = int64_t{t.kv_head} * t.call.group + row % t.call.group;
+void set_row(const Task &t, PanelState &p, size_t r, int64_t query, int64_t head) {
   Band band = band_of(t.rules, query);
   if (query >= t.seqlen_q) band = {0, 0, 0};  // a padding query
   p.query[r] = static_cast<int32_t>(query);
@@ -605,8 +603,14 @@ void set_row(const Task &t, PanelState &p, size_t r, int64_t row) {
 
 void set_panel(const Task &t, PanelState &p, int64_t row, int64_t rows) {
   p.rows = static_cast<int32_t>(std::min<int64_t>(rows - row, kPanel));
-  for (size_t r = 0; r < kPanel; ++r) {
-    set_row(t, p, r, row + std::min<int64_t>(static_cast<int64_t>(r), p.rows - 1));
+  const int64_t first_head = int64_t{t.kv_head} * t.call.group;
+  int64_t query = row / t.call.group, member = row % t.call.group;
+  for (int32_t r = 0; r < static_cast<int32_t>(kPanel); ++r) {
+    set_row(t, p, static_cast<size_t>(r), query, first_head + member);
+    if (r + 1 < p.rows && ++member == t.call.group) {
+      member = 0;
+      ++query;
+    }
   }
   const auto [begin_min, begin_max] = std::minmax_element(p.begin, p.begin + kPanel);
   const auto [end_min, end_max] = std::minmax_element(p.end, p.end + kPanel);
