@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "kernels/cpu/sdpa/tuned/forward_call.hpp"
 
 namespace attn::cpu {
@@ -112,17 +112,26 @@ int32_t forward_launch(const sdpa::Problem &problem, const sdpa::Call &inputs, c
   call.scratch = scratch_of(d, b, target);
   call.thread_scratch = static_cast<float *>(resources.workspace);
 
-  // Enough tasks for the threads to end together, if need be of fewer rows.
+  // The longest sequence of this call, which may be far below the plan's limit.
+  int64_t longest = inputs.seqlen_q, tokens = inputs.batch * inputs.seqlen_q;
+  if (problem.ragged_q()) {
+    const int32_t *offsets = inputs.args.cu_seqlens_q;
+    longest = 0;
+    for (int64_t i = 0; i < inputs.batch; ++i) {
+      longest = std::max<int64_t>(longest, offsets[i + 1] - offsets[i]);
+    }
+    tokens = inputs.batch > 0 ? offsets[inputs.batch] : 0;
+  }
   const int64_t heads = inputs.batch * d.num_kv_heads;
-  const int64_t rows = inputs.seqlen_q * call.group;
+  const int64_t rows = longest * call.group;
   if (heads == 0 || rows == 0) return ATTN_OK;
+  // Enough tasks for the threads to end together, if need be of fewer rows.
   call.rows_per_task = std::min(b.rows_per_task, round_up(rows, target.panel));
-  const auto levels = [&] { return (rows + call.rows_per_task - 1) / call.rows_per_task; };
-  while (pool.num_threads() > 1 && heads * levels() < 4 * pool.num_threads() &&
-         call.rows_per_task > target.panel) {
+  while (pool.num_threads() > 1 && call.rows_per_task > target.panel &&
+         tokens * call.group * d.num_kv_heads / call.rows_per_task < 4 * pool.num_threads()) {
     call.rows_per_task = round_up(call.rows_per_task / 2, target.panel);
   }
-  call.levels = levels();
+  call.levels = (rows + call.rows_per_task - 1) / call.rows_per_task;
   pool.parallel_for(heads * call.levels,
                     [&](int64_t task, int thread) { target.task(call, task, thread); });
   return ATTN_OK;

@@ -2,8 +2,7 @@
 //
 // Both products are kept transposed: the vector lanes run over query rows. Row maximum, row sum,
 // mask bounds and rescaling are then lane-wise and need no shuffle, and K and V are read as
-// broadcast scalars in the layout that the caller has them in: nothing is transposed or packed for
-// fp32.
+// broadcast scalars in the row-major order that the caller has them in: neither is ever transposed.
 //
 //   scores  S^T[key][row]  = sum over d    of  K[key][d] * Q^T[d][row]
 //   output  O^T[d][row]    = sum over key  of  V[key][d] * P^T[key][row]
