@@ -78,4 +78,6 @@ extern "C" int32_t attn_context_query(const attn_context *context, attn_device_i
   });
 }
 
-extern "C" void attn_context_destroy(attn_context *context) { delete context; }
+extern "C" void attn_context_destroy(attn_context *context) {
+  delete context;
+}

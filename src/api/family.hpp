@@ -49,8 +49,8 @@ struct Family {
     if (status != ATTN_OK) return nullptr;
     const auto *own = dynamic_cast<const Plan<Problem, Call> *>(plan);
     if (own == nullptr) {
-      status = error.fail(ATTN_ERROR_INVALID_ARGUMENT, "plan",
-                          "plan was made for %s, not for %s", plan->implementation, name);
+      status = error.fail(ATTN_ERROR_INVALID_ARGUMENT, "plan", "plan was made for %s, not for %s",
+                          plan->implementation, name);
     }
     return own;
   }

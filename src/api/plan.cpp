@@ -64,4 +64,6 @@ extern "C" int32_t attn_plan_export(const attn_plan *plan, char *text, size_t ca
   });
 }
 
-extern "C" void attn_plan_destroy(attn_plan *plan) { delete plan; }
+extern "C" void attn_plan_destroy(attn_plan *plan) {
+  delete plan;
+}

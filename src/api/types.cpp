@@ -47,4 +47,6 @@ extern "C" int32_t attn_dtype_bits(int32_t dtype) {
   return info == nullptr ? 0 : info->bits;
 }
 
-extern "C" const char *attn_dtype_name(int32_t dtype) { return attn::dtype_name(dtype); }
+extern "C" const char *attn_dtype_name(int32_t dtype) {
+  return attn::dtype_name(dtype);
+}

@@ -4,7 +4,9 @@
 #include "attn_build.h"
 #include "core/error.hpp"
 
-extern "C" uint32_t attn_abi_version(void) { return ATTN_ABI_VERSION; }
+extern "C" uint32_t attn_abi_version(void) {
+  return ATTN_ABI_VERSION;
+}
 
 extern "C" int32_t attn_abi_check(uint32_t client_abi, attn_error *error) {
   const uint32_t major = client_abi >> 16, minor = client_abi & 0xffff;
@@ -17,7 +19,9 @@ extern "C" int32_t attn_abi_check(uint32_t client_abi, attn_error *error) {
       major == ATTN_ABI_MAJOR ? "update the library" : "install the library of the same ABI major");
 }
 
-extern "C" const char *attn_version_string(void) { return attn::kVersionString; }
+extern "C" const char *attn_version_string(void) {
+  return attn::kVersionString;
+}
 
 extern "C" const char *attn_build_info(void) {
   // Constant text, put together by the compiler, so that the call can't fail.

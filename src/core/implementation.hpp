@@ -1,4 +1,5 @@
-// Implementation lists: for each family, pass and backend one table, best first, the reference last.
+// Implementation lists: for each family, pass and backend one table, best first, the reference
+// last.
 #pragma once
 
 #include <cstddef>

@@ -9,7 +9,9 @@ namespace attn {
 namespace {
 
 // The one place where the library prints, and only if the environment asks for it.
-void to_stderr(void *, int32_t, const char *message) { std::fprintf(stderr, "libattn: %s\n", message); }
+void to_stderr(void *, int32_t, const char *message) {
+  std::fprintf(stderr, "libattn: %s\n", message);
+}
 
 }  // namespace
 

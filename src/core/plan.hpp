@@ -88,8 +88,8 @@ int32_t make_plan(const attn_context &context, const char *family, const Problem
   for (const auto &[cost, row] : ranked) {
     result->candidates.push_back(row);
     result->implementations.push_back(row->name);
-    result->tune_workspace_bytes = std::max(
-        result->tune_workspace_bytes, row->workspace_bytes(problem, *context.device));
+    result->tune_workspace_bytes =
+        std::max(result->tune_workspace_bytes, row->workspace_bytes(problem, *context.device));
   }
   result->key = TuningKey::make(context, family, &result->problem.d, sizeof result->problem.d);
 

@@ -1,6 +1,7 @@
 // Tuning results as text: one line a problem.
 //
-//   libattn-tuning 1 <library version> <architecture>/<units> <family> <problem hash> <implementation> <us>
+//   libattn-tuning 1 <library version> <architecture>/<units> <family> <problem hash>
+//   <implementation> <us>
 #pragma once
 
 #include <cstddef>

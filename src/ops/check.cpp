@@ -130,8 +130,7 @@ int32_t check_flags(const char *field, uint64_t value, uint64_t known, const Err
   return error.fail(ATTN_ERROR_VERSION, field,
                     "%s has bit %d set, which this library does not know: leave it out or update "
                     "libattn",
-                    field,
-                    __builtin_ctzll(unknown));
+                    field, __builtin_ctzll(unknown));
 }
 
 int32_t check_dtype(const char *field, int32_t dtype, std::initializer_list<int32_t> allowed,
@@ -174,8 +173,8 @@ int32_t check_tensor(const char *field, const attn_tensor &tensor,
   const int32_t bits = dtype_info(tensor.dtype)->bits;
   if (tensor.data == nullptr) {
     std::snprintf(name, sizeof name, "%s.data", field);
-    return error.fail(ATTN_ERROR_INVALID_ARGUMENT, name,
-                      "%s is NULL, but the tensor has elements", name);
+    return error.fail(ATTN_ERROR_INVALID_ARGUMENT, name, "%s is NULL, but the tensor has elements",
+                      name);
   }
   if (bits > 8 && reinterpret_cast<uintptr_t>(tensor.data) % static_cast<uint32_t>(bits / 8) != 0) {
     std::snprintf(name, sizeof name, "%s.data", field);
@@ -223,9 +222,10 @@ int32_t check_output(const char *field, const attn_tensor &tensor, const ErrorSi
 int32_t check_absent(const char *field, const attn_tensor &tensor, const char *needs,
                      const ErrorSink &error) {
   if (!is_present(tensor)) return ATTN_OK;
-  return error.fail(ATTN_ERROR_INVALID_ARGUMENT, field,
-                    "%s is given (rank %d), but the plan has no %s: leave it absent, or plan for it",
-                    field, tensor.rank, needs);
+  return error.fail(
+      ATTN_ERROR_INVALID_ARGUMENT, field,
+      "%s is given (rank %d), but the plan has no %s: leave it absent, or plan for it", field,
+      tensor.rank, needs);
 }
 
 int32_t check_pointer(const char *field, const void *pointer, bool wanted, const char *needs,

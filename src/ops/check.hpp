@@ -39,7 +39,9 @@ int32_t check_absent(const char *field, const attn_tensor &tensor, const char *n
 int32_t check_pointer(const char *field, const void *pointer, bool wanted, const char *needs,
                       const ErrorSink &error);
 
-inline bool is_present(const attn_tensor &tensor) { return tensor.rank != 0; }
+inline bool is_present(const attn_tensor &tensor) {
+  return tensor.rank != 0;
+}
 
 // The bytes that a tensor's elements lie in: [begin, end), empty if it has none.
 struct Span {

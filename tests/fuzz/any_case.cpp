@@ -36,9 +36,9 @@ check::SdpaCase any_case(Reader &in) {
     if (c.flags & ATTN_SDPA_LATENT_KV) c.grads &= ~ATTN_SDPA_GRAD_V;
     c.grads_fp32 = in.flag();
   } else if (in.below(4) == 1) {
-    constexpr int32_t kQuantised[] = {ATTN_DTYPE_INT8,       ATTN_DTYPE_FP8_E4M3FN,
-                                      ATTN_DTYPE_FP8_E5M2,   ATTN_DTYPE_FP8_E4M3FNUZ,
-                                      ATTN_DTYPE_INT4,       ATTN_DTYPE_FP4_E2M1};
+    constexpr int32_t kQuantised[] = {ATTN_DTYPE_INT8,     ATTN_DTYPE_FP8_E4M3FN,
+                                      ATTN_DTYPE_FP8_E5M2, ATTN_DTYPE_FP8_E4M3FNUZ,
+                                      ATTN_DTYPE_INT4,     ATTN_DTYPE_FP4_E2M1};
     c.k_dtype = in.choose(kQuantised);
     c.k_quant = {static_cast<int32_t>(in.below(6)), 0, 0, 0};
     if (c.k_quant.granularity == ATTN_QUANT_BLOCK) c.k_quant.block_size = in.between(1, 20);

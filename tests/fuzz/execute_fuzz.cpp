@@ -113,7 +113,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   attn_error error = ATTN_ERROR_INIT;
   attn_plan *plan = nullptr;
   if (attn_sdpa_plan_create(context(), &call.desc, nullptr, &plan, &error) != ATTN_OK) {
-    if (error.message[0] == 0 || error.status == ATTN_ERROR_INTERNAL) defect("plan:", error.message);
+    if (error.message[0] == 0 || error.status == ATTN_ERROR_INTERNAL)
+      defect("plan:", error.message);
     return 0;
   }
   attn_plan_info info = ATTN_PLAN_INFO_INIT;
@@ -177,10 +178,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     auto *old_args = reinterpret_cast<uint8_t *>(&call.args);
     attn_tensor *mine =
         place >= old_args && place < old_args + sizeof call.args
-            ? reinterpret_cast<attn_tensor *>(reinterpret_cast<uint8_t *>(&args) + (place - old_args))
-            : reinterpret_cast<attn_tensor *>(
-                  reinterpret_cast<uint8_t *>(&grads) +
-                  (place - reinterpret_cast<uint8_t *>(&call.grads)));
+            ? reinterpret_cast<attn_tensor *>(reinterpret_cast<uint8_t *>(&args) +
+                                              (place - old_args))
+            : reinterpret_cast<attn_tensor *>(reinterpret_cast<uint8_t *>(&grads) +
+                                              (place - reinterpret_cast<uint8_t *>(&call.grads)));
     views.push_back({mine, &o.tensor});
   }
   void *stream = nullptr;
@@ -235,8 +236,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             workspace += in.below(64);
             // Only as much as is left.
             workspace_bytes = std::min(
-                workspace_bytes,
-                static_cast<size_t>(arena.data() + arena.size() - workspace));
+                workspace_bytes, static_cast<size_t>(arena.data() + arena.size() - workspace));
             break;
           case 2:
             workspace = nullptr;

@@ -52,8 +52,8 @@ void scramble(T &value, Reader &in) {
 
 template <class T>
 uint32_t any_size(Reader &in) {
-  constexpr uint32_t kSizes[] = {sizeof(T), sizeof(T), sizeof(T), sizeof(T),      sizeof(T) + 8,
-                                 300,       4096,      0,         sizeof(T) - 4,  UINT32_MAX,
+  constexpr uint32_t kSizes[] = {sizeof(T), sizeof(T), sizeof(T), sizeof(T),     sizeof(T) + 8,
+                                 300,       4096,      0,         sizeof(T) - 4, UINT32_MAX,
                                  4,         65536,     65537,     sizeof(T) + 1};
   return in.choose(kSizes);
 }
@@ -94,8 +94,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
   std::string name, tuning;
   if (in.below(4) == 1) {
-    constexpr const char *kNames[] = {"cpu/sdpa/forward/reference", "cpu/sdpa/forward/tuned",
-                                      "cpu/sdpa/backward/reference", "cpu/merge/reference", "",
+    constexpr const char *kNames[] = {"cpu/sdpa/forward/reference",
+                                      "cpu/sdpa/forward/tuned",
+                                      "cpu/sdpa/backward/reference",
+                                      "cpu/merge/reference",
+                                      "",
                                       "cpu/sdpa/forward/decode"};
     name = in.choose(kNames);
     for (uint32_t n = in.below(3); n > 0; n--) name += static_cast<char>(in.byte());

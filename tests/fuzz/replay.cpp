@@ -1,12 +1,11 @@
 // Runs a fuzz target over stored inputs, where there is no libFuzzer: every file of the folders
 // named as arguments.
+#include <cstdint>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <vector>
-
-#include <cstdint>
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -17,8 +17,12 @@
 #ifdef CHECK_SANITIZED
 
 namespace check {
-bool can_count_allocations() { return false; }
-uint64_t allocations() { return 0; }
+bool can_count_allocations() {
+  return false;
+}
+uint64_t allocations() {
+  return 0;
+}
 }  // namespace check
 
 #else
@@ -28,8 +32,12 @@ std::atomic<uint64_t> count;
 }
 
 namespace check {
-bool can_count_allocations() { return true; }
-uint64_t allocations() { return count.load(); }
+bool can_count_allocations() {
+  return true;
+}
+uint64_t allocations() {
+  return count.load();
+}
 }  // namespace check
 
 extern "C" {
@@ -64,7 +72,9 @@ int posix_memalign(void **memory, size_t alignment, size_t bytes) {
   *memory = __libc_memalign(alignment, bytes);
   return *memory == nullptr ? ENOMEM : 0;
 }
-void free(void *memory) { __libc_free(memory); }
+void free(void *memory) {
+  __libc_free(memory);
+}
 }
 
 #endif

@@ -28,8 +28,7 @@ double decode(const Format &f, uint32_t code) {
   const int mantissa = static_cast<int>(code & ((1u << f.mantissa_bits) - 1));
   const bool all_ones = exponent == (1 << f.exponent_bits) - 1;
   if (f.special == Format::kIeee && all_ones) return mantissa != 0 ? kNan : sign * kInf;
-  if (f.special == Format::kOnlyAllOnesNan && all_ones &&
-      mantissa == (1 << f.mantissa_bits) - 1) {
+  if (f.special == Format::kOnlyAllOnesNan && all_ones && mantissa == (1 << f.mantissa_bits) - 1) {
     return kNan;
   }
   if (f.special == Format::kNegativeZeroNan && code == 1u << (bits - 1)) return kNan;
@@ -57,7 +56,8 @@ class Table {
 
   uint32_t code(double value) const {
     if (std::isnan(value)) {
-      return format_.special == Format::kNone ? static_cast<uint32_t>(magnitudes_.size() - 1) : nan_;
+      return format_.special == Format::kNone ? static_cast<uint32_t>(magnitudes_.size() - 1)
+                                              : nan_;
     }
     const double magnitude = std::fabs(value);
     const auto above = std::upper_bound(magnitudes_.begin(), magnitudes_.end(), magnitude);
@@ -199,9 +199,10 @@ void store_element(void *base, int32_t dtype, int64_t index, double value) {
       return;
     }
     case 4: {
-      const uint32_t nibble = dtype == ATTN_DTYPE_INT4
-                                  ? static_cast<uint32_t>(static_cast<int>(whole(value, -8, 7))) & 15u
-                                  : table(dtype)->code(value);
+      const uint32_t nibble =
+          dtype == ATTN_DTYPE_INT4
+              ? static_cast<uint32_t>(static_cast<int>(whole(value, -8, 7))) & 15u
+              : table(dtype)->code(value);
       uint8_t &byte = bytes[index >> 1];
       byte = static_cast<uint8_t>(index % 2 != 0 ? (byte & 0x0fu) | nibble << 4
                                                  : (byte & 0xf0u) | nibble);

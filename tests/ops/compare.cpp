@@ -26,7 +26,9 @@ Comparison compare(const std::string &name, const HostTensor &got, const Array<d
   const auto target = [&](size_t i) {
     const double t = truth.data[i];
     if (float_like || std::isnan(t)) return t;
-    const double low = dtype == ATTN_DTYPE_INT8 ? -128 : dtype == ATTN_DTYPE_INT4 ? -8 : -largest(dtype);
+    const double low = dtype == ATTN_DTYPE_INT8   ? -128
+                       : dtype == ATTN_DTYPE_INT4 ? -8
+                                                  : -largest(dtype);
     return std::clamp(t, low * scale_of(i), largest(dtype) * scale_of(i));
   };
   double e = 0;

@@ -29,18 +29,21 @@ Workspace::Workspace(const attn_plan_info &info) : bytes_(info.workspace_bytes) 
   data_ = reinterpret_cast<uint8_t *>(at);
 }
 
-void Workspace::poison(uint8_t byte) { std::fill(data_, data_ + bytes_, byte); }
+void Workspace::poison(uint8_t byte) {
+  std::fill(data_, data_ + bytes_, byte);
+}
 
 bool Workspace::guards_untouched() const {
   const auto intact = [](const uint8_t *from, const uint8_t *to) {
     return std::all_of(from, to, [](uint8_t byte) { return byte == kGuardByte; });
   };
-  return intact(memory_.data(), data_) &&
-         intact(data_ + bytes_, memory_.data() + memory_.size());
+  return intact(memory_.data(), data_) && intact(data_ + bytes_, memory_.data() + memory_.size());
 }
 
 Session::Session(const Options &o)
-    : options(o), start_(std::chrono::steady_clock::now()), last_progress_(start_),
+    : options(o),
+      start_(std::chrono::steady_clock::now()),
+      last_progress_(start_),
       terminal_(isatty(STDERR_FILENO) != 0) {}
 
 Session::~Session() {
@@ -68,7 +71,8 @@ bool Session::wanted(const std::string &name) const {
   if (options.filters.empty()) return true;
   return std::any_of(options.filters.begin(), options.filters.end(), [&](const std::string &f) {
     if (f.starts_with('=')) return name == f.substr(1);
-    if (f.find_first_of("*?[") != std::string::npos) return fnmatch(f.c_str(), name.c_str(), 0) == 0;
+    if (f.find_first_of("*?[") != std::string::npos)
+      return fnmatch(f.c_str(), name.c_str(), 0) == 0;
     return name.find(f) != std::string::npos;
   });
 }
@@ -88,7 +92,8 @@ void Session::step(const std::string &name) {
   const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
   if (now - last_progress_ < pause) return;
   last_progress_ = now;
-  std::fprintf(stderr, terminal_ ? "\r\033[K%zu of %zu, %zu failed: %s" : "%zu of %zu, %zu failed: %s\n",
+  std::fprintf(stderr,
+               terminal_ ? "\r\033[K%zu of %zu, %zu failed: %s" : "%zu of %zu, %zu failed: %s\n",
                done_, expected_, failed_, name.c_str());
 }
 

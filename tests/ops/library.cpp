@@ -94,7 +94,8 @@ std::string error_record(Session &session) {
   SdpaCall call(small_case(), 1);
   attn_error untouched = ATTN_ERROR_INIT;
   untouched.backend_code = 55;
-  EXPECT(attn_sdpa_plan_create(session.context(), &call.desc, nullptr, &plan, &untouched) == ATTN_OK);
+  EXPECT(attn_sdpa_plan_create(session.context(), &call.desc, nullptr, &plan, &untouched) ==
+         ATTN_OK);
   PlanPtr owner(plan);
   EXPECT(untouched.backend_code == 55);
   EXPECT(untouched.status == 0);
@@ -245,11 +246,15 @@ std::string text_functions(Session &) {
   EXPECT(attn_tensor_contiguous(&t, nullptr, ATTN_DTYPE_FP32, 3, shape, nullptr) == ATTN_OK);
   EXPECT(t.rank == 3 && t.shape[2] == 5 && t.stride[2] == 1);
   const attn_tensor before = t;
-  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 2, huge, nullptr) == ATTN_ERROR_INVALID_ARGUMENT);
-  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 1, negative, nullptr) == ATTN_ERROR_INVALID_ARGUMENT);
+  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 2, huge, nullptr) ==
+         ATTN_ERROR_INVALID_ARGUMENT);
+  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 1, negative, nullptr) ==
+         ATTN_ERROR_INVALID_ARGUMENT);
   EXPECT(attn_tensor_contiguous(&t, &t, 0, 1, shape, nullptr) == ATTN_ERROR_INVALID_ARGUMENT);
-  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 7, shape, nullptr) == ATTN_ERROR_INVALID_ARGUMENT);
-  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, -1, shape, nullptr) == ATTN_ERROR_INVALID_ARGUMENT);
+  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, 7, shape, nullptr) ==
+         ATTN_ERROR_INVALID_ARGUMENT);
+  EXPECT(attn_tensor_contiguous(&t, &t, ATTN_DTYPE_FP32, -1, shape, nullptr) ==
+         ATTN_ERROR_INVALID_ARGUMENT);
   EXPECT(std::memcmp(&t, &before, sizeof t) == 0);
   return {};
 }
@@ -261,9 +266,10 @@ void run_library(Session &session) {
   const struct {
     const char *name;
     std::string (*run)(Session &);
-  } tests[] = {{"library/grown-structs", grown_structs}, {"library/error-record", error_record},
-               {"library/contexts", contexts},           {"library/log", log_lines},
-               {"library/tuning", tuning_text},          {"library/text-functions", text_functions}};
+  } tests[] = {
+      {"library/grown-structs", grown_structs}, {"library/error-record", error_record},
+      {"library/contexts", contexts},           {"library/log", log_lines},
+      {"library/tuning", tuning_text},          {"library/text-functions", text_functions}};
   for (const auto &test : tests) {
     if (!session.wanted(test.name)) continue;
     if (session.options.list) {

@@ -1,7 +1,6 @@
 // attn-check: runs any case of any family on any backend and implementation, through the public C
 // ABI alone, against oracles of its own.
 #include <CLI/CLI.hpp>
-
 #include <cstdio>
 #include <exception>
 #include <random>

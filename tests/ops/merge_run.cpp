@@ -60,19 +60,26 @@ std::vector<MergeCase> merge_cases() {
         {.name = "odd", .rows = 5, .parts = 2, .heads = 3, .dim = 1},
         {.name = "large-dim", .rows = 2, .parts = 2, .heads = 1, .dim = 4096},
         {.name = "identity-parts", .parts = 6, .data = kIdentityParts},
-        {.name = "nan-in-identity-parts", .dtype = kBf16, .parts = 6,
+        {.name = "nan-in-identity-parts",
+         .dtype = kBf16,
+         .parts = 6,
          .data = kIdentityParts | kNanInIdentity},
         {.name = "all-identity", .data = kIdentityParts | kNanInIdentity | kAllIdentity},
-        {.name = "all-identity-other", .flags = kLse | kOther,
+        {.name = "all-identity-other",
+         .flags = kLse | kOther,
          .data = kIdentityParts | kNanInIdentity | kAllIdentity},
         {.name = "huge-lse", .data = kHugeLse},
         {.name = "huge-lse-sink", .flags = kLse | kSink | kLseSink, .data = kHugeLse},
         {.name = "other", .flags = kLse | kOther},
         {.name = "other-in-place", .flags = kLse | kOther, .in_place = true},
-        {.name = "other-in-place-bf16-masked", .flags = kLse | kOther | kRowMask, .dtype = kBf16,
+        {.name = "other-in-place-bf16-masked",
+         .flags = kLse | kOther | kRowMask,
+         .dtype = kBf16,
          .in_place = true},
         {.name = "row-mask", .flags = kLse | kRowMask, .rows = 20},
-        {.name = "row-mask-other", .flags = kLse | kRowMask | kOther, .rows = 20,
+        {.name = "row-mask-other",
+         .flags = kLse | kRowMask | kOther,
+         .rows = 20,
          .data = kIdentityParts},
         {.name = "sink", .flags = kLse | kSink},
         {.name = "sink-in-lse", .flags = kLse | kSink | kLseSink},
@@ -81,9 +88,14 @@ std::vector<MergeCase> merge_cases() {
         {.name = "sink-minus-inf", .flags = kLse | kSink | kLseSink, .data = kSinkMinusInf},
         {.name = "sink-plus-inf", .flags = kLse | kSink, .data = kSinkPlusInf},
         {.name = "sink-plus-inf-in-lse", .flags = kLse | kSink | kLseSink, .data = kSinkPlusInf},
-        {.name = "everything", .flags = kLse | kSink | kLseSink | kOther | kRowMask,
-         .dtype = kBf16, .rows = 40, .parts = 5, .data = kIdentityParts | kNanInIdentity,
-         .strides = Strides::kPermuted, .loose_limits = true},
+        {.name = "everything",
+         .flags = kLse | kSink | kLseSink | kOther | kRowMask,
+         .dtype = kBf16,
+         .rows = 40,
+         .parts = 5,
+         .data = kIdentityParts | kNanInIdentity,
+         .strides = Strides::kPermuted,
+         .loose_limits = true},
         {.name = "parts-first", .rows = 20, .parts = 4, .strides = Strides::kPermuted},
         {.name = "padded", .dtype = kFp16, .rows = 20, .parts = 4, .strides = Strides::kPadded},
         {.name = "negative-strides", .rows = 20, .parts = 4, .strides = Strides::kNegative},
@@ -119,9 +131,7 @@ class MergeCall {
         const double size = c.data & kHugeLse ? 1e4 : 3;
         lse.set(i, identity ? -kInf : size * normal(rng_) * unit);
         for (int64_t d = 0; d < c.dim; d++) {
-          v.set(i * c.dim + d, identity && (c.data & kNanInIdentity)
-                                   ? std::nan("")
-                                   : normal(rng_));
+          v.set(i * c.dim + d, identity && (c.data & kNanInIdentity) ? std::nan("") : normal(rng_));
         }
       }
     };
@@ -265,8 +275,8 @@ std::string merge_failure(Session &session, const MergeCase &c, uint64_t seed,
     workspace.poison(static_cast<uint8_t>(run));
     attn_error error = ATTN_ERROR_INIT;
     const uint64_t before = allocations();
-    const int32_t status = attn_merge(plan.get(), &call.args, workspace.data(), workspace.bytes(),
-                                      nullptr, &error);
+    const int32_t status =
+        attn_merge(plan.get(), &call.args, workspace.data(), workspace.bytes(), nullptr, &error);
     const uint64_t allocated = allocations() - before;
     if (status != ATTN_OK) return describe(error);
     if (allocated != 0) return std::to_string(allocated) + " heap allocations in execute";
@@ -280,8 +290,8 @@ std::string merge_failure(Session &session, const MergeCase &c, uint64_t seed,
     worst = std::max(worst, result.worst);
     if (!result.ok) return result.detail;
     if (c.flags & kLse) {
-      result = compare("out_lse", call.result_lse(), truth_lse.value, truth_lse.slack,
-                       naive_lse.value);
+      result =
+          compare("out_lse", call.result_lse(), truth_lse.value, truth_lse.slack, naive_lse.value);
       worst = std::max(worst, result.worst);
       if (!result.ok) return result.detail;
     }
@@ -341,10 +351,10 @@ std::string split_merge_failure(Session &session, uint64_t seed, int32_t lse_bas
                      ranks_first ? std::vector<int64_t>{pieces, kSq, kHq, kD}
                                  : std::vector<int64_t>{kSq, pieces, kHq, kD},
                      Strides::kContiguous, rng);
-  HostTensor partial_lse(kFp32,
-                         ranks_first ? std::vector<int64_t>{pieces, kSq, kHq}
-                                     : std::vector<int64_t>{kSq, pieces, kHq},
-                         Strides::kContiguous, rng);
+  HostTensor partial_lse(
+      kFp32,
+      ranks_first ? std::vector<int64_t>{pieces, kSq, kHq} : std::vector<int64_t>{kSq, pieces, kHq},
+      Strides::kContiguous, rng);
   attn_merge_args m = ATTN_MERGE_ARGS_INIT;
   m.partial = partial.view;
   m.partial_lse = partial_lse.view;
@@ -440,7 +450,8 @@ void run_merge(Session &session) {
     for (int32_t i = 0; i < info.num_implementations; i++) {
       const char *name = nullptr;
       attn_plan_implementation(plan.get(), i, &name, nullptr);
-      if (!session.options.implementation.empty() && session.options.implementation != name) continue;
+      if (!session.options.implementation.empty() && session.options.implementation != name)
+        continue;
       nlohmann::json extra = nlohmann::json::object();
       const std::string result = merge_failure(session, c, seed, name, extra);
       session.report(c.name, name, result, extra);

@@ -10,6 +10,9 @@
 #include "harness.hpp"
 #include "sdpa_call.hpp"
 
+// A table reads best with a row a case.
+// clang-format off
+
 namespace check {
 namespace {
 

@@ -14,7 +14,9 @@ constexpr double kInf = std::numeric_limits<double>::infinity();
 const double kNan = std::nan("");
 constexpr int32_t kJunk = 0x7ffffff0;  // an index that nothing may follow
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 bool can_be_nan(int32_t dtype) {
   return is_float16_or_32(dtype) || dtype == ATTN_DTYPE_FP8_E4M3FN ||
@@ -35,7 +37,6 @@ double storage_unit(int32_t dtype) {
   }
 }
 
-
 std::vector<int64_t> shape_of(const HostTensor &t) {
   return {t.view.shape, t.view.shape + t.view.rank};
 }
@@ -43,8 +44,11 @@ std::vector<int64_t> shape_of(const HostTensor &t) {
 }  // namespace
 
 SdpaCall::SdpaCall(const SdpaCase &row)
-    : c(row), desc(ATTN_SDPA_DESC_INIT), args(ATTN_SDPA_ARGS_INIT),
-      grads(ATTN_SDPA_BACKWARD_ARGS_INIT), batch_(static_cast<int64_t>(row.sq.size())) {
+    : c(row),
+      desc(ATTN_SDPA_DESC_INIT),
+      args(ATTN_SDPA_ARGS_INIT),
+      grads(ATTN_SDPA_BACKWARD_ARGS_INIT),
+      batch_(static_cast<int64_t>(row.sq.size())) {
   lengths();
   describe();
 }
@@ -67,11 +71,12 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
   inputs = read_inputs(desc, args);
 
   const std::vector<int64_t> out_shape = q_shape(c.hq, inputs.desc.head_dim_v);
-  const std::vector<int64_t> row_shape =
-      c.q_layout == ATTN_LAYOUT_RAGGED ? std::vector<int64_t>{c.hq, total_q_}
-                                       : std::vector<int64_t>{batch_, c.hq, extent_q_};
-  const int32_t out_dtype =
-      c.out_dtype != 0 ? c.out_dtype : is_float16_or_32(c.q_dtype) ? c.q_dtype : ATTN_DTYPE_BF16;
+  const std::vector<int64_t> row_shape = c.q_layout == ATTN_LAYOUT_RAGGED
+                                             ? std::vector<int64_t>{c.hq, total_q_}
+                                             : std::vector<int64_t>{batch_, c.hq, extent_q_};
+  const int32_t out_dtype = c.out_dtype != 0              ? c.out_dtype
+                            : is_float16_or_32(c.q_dtype) ? c.q_dtype
+                                                          : ATTN_DTYPE_BF16;
   if (c.pass == ATTN_SDPA_FORWARD) {
     add_output("out", &args.out, out_dtype, out_shape);
     if (c.flags & ATTN_SDPA_RETURN_LSE) add_output("lse", &args.lse, ATTN_DTYPE_FP32, row_shape);
@@ -108,13 +113,15 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
     grads.dout = dout.view;
     grads.dlse = dlse.view;
     const bool latent = (c.flags & ATTN_SDPA_LATENT_KV) != 0;
-    const uint32_t wanted = (c.grads & ~ATTN_SDPA_GRAD_LSE_IN) != 0 || c.grads != 0
-                                ? c.grads
-                                : ATTN_SDPA_GRAD_Q | ATTN_SDPA_GRAD_K |
-                                      (latent ? 0 : ATTN_SDPA_GRAD_V);
-    const auto grad = [&](uint32_t flag, const char *name, attn_tensor *place, const HostTensor &of) {
+    const uint32_t wanted =
+        (c.grads & ~ATTN_SDPA_GRAD_LSE_IN) != 0 || c.grads != 0
+            ? c.grads
+            : ATTN_SDPA_GRAD_Q | ATTN_SDPA_GRAD_K | (latent ? 0 : ATTN_SDPA_GRAD_V);
+    const auto grad = [&](uint32_t flag, const char *name, attn_tensor *place,
+                          const HostTensor &of) {
       if ((wanted & flag) == 0) return;
-      add_output(name, place, c.grads_fp32 ? int32_t{ATTN_DTYPE_FP32} : of.view.dtype, shape_of(of));
+      add_output(name, place, c.grads_fp32 ? int32_t{ATTN_DTYPE_FP32} : of.view.dtype,
+                 shape_of(of));
     };
     grad(ATTN_SDPA_GRAD_Q, "dq", &grads.dq, q);
     grad(ATTN_SDPA_GRAD_K, "dk", &grads.dk, k);
@@ -124,8 +131,8 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
     grad(ATTN_SDPA_GRAD_GATE, "dgate", &grads.dgate, gate);
   }
   if (c.out_quant.granularity != ATTN_QUANT_NONE) {
-    const double unit = (c.data & kDataSaturatedOut) != 0 ? 40 * largest(out_dtype)
-                                                          : 0.25 * largest(out_dtype);
+    const double unit =
+        (c.data & kDataSaturatedOut) != 0 ? 40 * largest(out_dtype) : 0.25 * largest(out_dtype);
     out_scale = scale_tensor(c.out_quant, out_shape, c.q_layout == ATTN_LAYOUT_RAGGED, 1 / unit);
     args.out_scale = out_scale.view;
   }
@@ -150,9 +157,8 @@ void SdpaCall::lengths() {
   const bool paged = c.page_size > 0;
   side(c.sq, c.q_layout == ATTN_LAYOUT_RAGGED, (c.flags & ATTN_SDPA_SEQUSED_Q) != 0, c.spare_q,
        cu_q_, used_q_, max_q_, total_q_, extent_q_);
-  side(c.sk, c.kv_layout == ATTN_LAYOUT_RAGGED,
-       paged || (c.flags & ATTN_SDPA_SEQUSED_K) != 0, paged ? 0 : c.spare_k, cu_k_, used_k_, max_k_,
-       total_k_, extent_k_);
+  side(c.sk, c.kv_layout == ATTN_LAYOUT_RAGGED, paged || (c.flags & ATTN_SDPA_SEQUSED_K) != 0,
+       paged ? 0 : c.spare_k, cu_k_, used_k_, max_k_, total_k_, extent_k_);
   args.batch = batch_;
   if (c.q_layout == ATTN_LAYOUT_RAGGED) args.cu_seqlens_q = cu_q_.data();
   if (c.kv_layout == ATTN_LAYOUT_RAGGED) args.cu_seqlens_k = cu_k_.data();
@@ -216,7 +222,8 @@ HostTensor SdpaCall::scale_tensor(const attn_quant &quant, const std::vector<int
   if (quant.granularity == ATTN_QUANT_NONE) return {};
   const size_t rank = shape.size();
   const bool token = quant.granularity >= ATTN_QUANT_TOKEN;
-  const bool head = quant.granularity == ATTN_QUANT_HEAD || quant.granularity >= ATTN_QUANT_TOKEN_HEAD;
+  const bool head =
+      quant.granularity == ATTN_QUANT_HEAD || quant.granularity >= ATTN_QUANT_TOKEN_HEAD;
   std::vector<int64_t> extents(rank, 1);
   const auto vary = [&](size_t dim) { extents[dim] = chance(rng_, 0.2) ? 1 : shape[dim]; };
   if (token) vary(rank - 3);
@@ -226,7 +233,8 @@ HostTensor SdpaCall::scale_tensor(const attn_quant &quant, const std::vector<int
     extents[rank - 1] = ceil_div(shape[rank - 1], quant.block_size);
   }
   const int32_t dtype = quant.scale_dtype == 0 ? int32_t{ATTN_DTYPE_FP32} : quant.scale_dtype;
-  HostTensor t(dtype, extents, c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
+  HostTensor t(dtype, extents, c.strides == Strides::kShared ? Strides::kContiguous : c.strides,
+               rng_);
   for (int64_t i = 0; i < t.elements(); i++) {
     t.set(i, size * std::exp2(static_cast<double>(uniform(rng_, -64, 64)) / 64));
   }
@@ -240,12 +248,14 @@ void SdpaCall::data_tensors() {
   const bool shared = c.strides == Strides::kShared;
   q = HostTensor(c.q_dtype, q_shape(c.hq, c.dqk), shared ? Strides::kContiguous : c.strides, rng_);
   args.q = q.view;
-  const double q_size = storage_unit(c.q_dtype) * ((c.data & kDataHugeScores) ? 1e4
-                        : (c.data & kDataNegativeScores) ? 1e4 / std::sqrt(c.dqk) : 1);
+  const double q_size =
+      storage_unit(c.q_dtype) * ((c.data & kDataHugeScores)       ? 1e4
+                                 : (c.data & kDataNegativeScores) ? 1e4 / std::sqrt(c.dqk)
+                                                                  : 1);
   for (int64_t b = 0; b < batch_; b++) {
     for (int64_t i = 0; i < used_q_[static_cast<size_t>(b)]; i++) {
-      const int64_t token = c.q_layout == ATTN_LAYOUT_RAGGED ? cu_q_[static_cast<size_t>(b)] + i
-                                                             : b * extent_q_ + i;
+      const int64_t token =
+          c.q_layout == ATTN_LAYOUT_RAGGED ? cu_q_[static_cast<size_t>(b)] + i : b * extent_q_ + i;
       for (int64_t n = 0; n < c.hq; n++) {
         const bool infinite = (c.data & kDataInfScores) != 0 && chance(rng_, 0.2);
         for (int64_t d = 0; d < c.dqk; d++) {
@@ -316,8 +326,9 @@ void SdpaCall::pages() {
   }
   if (c.kv_layout == ATTN_LAYOUT_PAGED_TABLE) {
     // Entries past a sequence's pages are junk, as servers leave them.
-    block_table = HostTensor(ATTN_DTYPE_INT32, {batch_, widest + 1},
-                             c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
+    block_table =
+        HostTensor(ATTN_DTYPE_INT32, {batch_, widest + 1},
+                   c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
     for (int64_t i = 0; i < block_table.elements(); i++) block_table.set(i, kJunk);
     for (int64_t b = 0; b < batch_; b++) {
       const auto &list = lists[static_cast<size_t>(b)];
@@ -351,8 +362,8 @@ void SdpaCall::masks() {
     const std::vector<int64_t> shape =
         ragged ? std::vector<int64_t>{heads, total_q_, bytes}
                : std::vector<int64_t>{c.share_batch ? 1 : batch_, heads, extent_q_, bytes};
-    HostTensor t(ATTN_DTYPE_UINT8, shape, c.strides == Strides::kShared ? Strides::kContiguous
-                                                                        : c.strides, rng_);
+    HostTensor t(ATTN_DTYPE_UINT8, shape,
+                 c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
     for (int64_t i = 0; i < t.elements(); i++) {
       unsigned byte = 0;
       for (int bit = 0; bit < 8; bit++) byte |= unsigned{chance(rng_, c.mask_density)} << bit;
@@ -406,10 +417,10 @@ void SdpaCall::score_terms() {
     args.bias = bias.view;
   }
   if (c.flags & ATTN_SDPA_ALIBI) {
-    alibi = HostTensor(ATTN_DTYPE_FP32,
-                       c.alibi_per_batch ? std::vector<int64_t>{batch_, c.hq}
-                                         : std::vector<int64_t>{c.hq},
-                       strides, rng_);
+    alibi = HostTensor(
+        ATTN_DTYPE_FP32,
+        c.alibi_per_batch ? std::vector<int64_t>{batch_, c.hq} : std::vector<int64_t>{c.hq},
+        strides, rng_);
     for (int64_t i = 0; i < alibi.elements(); i++) {
       alibi.set(i, std::exp2(-static_cast<double>(uniform(rng_, 1, 8))));
     }
@@ -475,7 +486,8 @@ void SdpaCall::hide_unseen_keys() {
   std::vector<uint8_t> filled(static_cast<size_t>(k.elements() / c.dqk));
   const bool latent = (c.flags & ATTN_SDPA_LATENT_KV) != 0;
   // A page or batch entry that all others share is filled for the one that needs it.
-  const double k_size = storage_unit(k.view.dtype), v_size = v.present() ? storage_unit(v.view.dtype) : 1;
+  const double k_size = storage_unit(k.view.dtype),
+               v_size = v.present() ? storage_unit(v.view.dtype) : 1;
   for (int64_t b = 0; b < batch_; b++) {
     for (int64_t j = 0; j < used_k_[static_cast<size_t>(b)]; j++) {
       int64_t outer, inner;
@@ -511,9 +523,8 @@ void SdpaCall::add_output(const char *name, attn_tensor *place, int32_t dtype,
                           std::vector<int64_t> shape) {
   Output o;
   o.name = name;
-  o.tensor =
-      HostTensor(dtype, std::move(shape),
-                 c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
+  o.tensor = HostTensor(dtype, std::move(shape),
+                        c.strides == Strides::kShared ? Strides::kContiguous : c.strides, rng_);
   o.place = place;
   *place = o.tensor.view;
   outputs.push_back(std::move(o));

@@ -67,7 +67,9 @@ class SdpaCall {
   bool have_truth_ = false;
 };
 
-inline attn_sdpa_desc sdpa_desc_of(const SdpaCase &c) { return SdpaCall(c).desc; }
+inline attn_sdpa_desc sdpa_desc_of(const SdpaCase &c) {
+  return SdpaCall(c).desc;
+}
 
 // Relative difference between analytic gradients and central finite differences of the oracle's
 // forward pass, over all differentiable inputs of a small backward call; a description if any

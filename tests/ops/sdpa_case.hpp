@@ -14,7 +14,7 @@ namespace check {
 // What is special about a case's values.
 enum SdpaData : uint32_t {
   kDataPlain = 0,
-  kDataHugeScores = 1 << 0,    // scores around +-1e4
+  kDataHugeScores = 1 << 0,      // scores around +-1e4
   kDataNegativeScores = 1 << 1,  // all scores around -1e4
   kDataSinkMinusInf = 1 << 2,
   kDataSinkPlusInf = 1 << 3,
@@ -24,7 +24,7 @@ enum SdpaData : uint32_t {
   kDataNegativePages = 1 << 7,  // entries < 0 in page lists
   kDataRepeatedPages = 1 << 8,
   kDataWholeRowsMasked = 1 << 9,  // MASK: every third row sees nothing
-  kDataSaturatedOut = 1 << 10,  // out_scale so small that outputs saturate
+  kDataSaturatedOut = 1 << 10,    // out_scale so small that outputs saturate
   kDataRepeatedBlocks = 1 << 11,  // BLOCK_SPARSE: entries < 0, repeated, shuffled, counts of 0
 };
 

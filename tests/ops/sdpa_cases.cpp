@@ -1,6 +1,9 @@
 // The named rows: one or more for each known edge. To add a case, add a row.
 #include "sdpa_case.hpp"
 
+// A table reads best with a row a case.
+// clang-format off
+
 namespace check {
 namespace {
 

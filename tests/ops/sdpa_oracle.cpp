@@ -33,10 +33,9 @@ void philox(uint32_t key[2], uint32_t counter[4]) {
       key[1] += 0xBB67AE85;
     }
     const uint64_t p0 = uint64_t{0xD2511F53} * counter[0], p1 = uint64_t{0xCD9E8D57} * counter[2];
-    const uint32_t next[4] = {static_cast<uint32_t>(p1 >> 32) ^ counter[1] ^ key[0],
-                              static_cast<uint32_t>(p1),
-                              static_cast<uint32_t>(p0 >> 32) ^ counter[3] ^ key[1],
-                              static_cast<uint32_t>(p0)};
+    const uint32_t next[4] = {
+        static_cast<uint32_t>(p1 >> 32) ^ counter[1] ^ key[0], static_cast<uint32_t>(p1),
+        static_cast<uint32_t>(p0 >> 32) ^ counter[3] ^ key[1], static_cast<uint32_t>(p0)};
     for (int i = 0; i < 4; i++) counter[i] = next[i];
   }
 }
@@ -53,7 +52,6 @@ bool mask_bit(const attn_tensor &t, bool ragged, int64_t b, int64_t h, int64_t r
   at += row * t.stride[dim + 1] + bit / 8 * t.stride[dim + 2];
   return (data[at] >> (bit % 8) & 1) != 0;
 }
-
 
 }  // namespace
 
@@ -122,8 +120,8 @@ void SdpaInputs::key_place(int64_t b, int64_t j, int64_t &outer, int64_t &inner)
       return;
     case ATTN_LAYOUT_PAGED_TABLE: {
       const attn_tensor &t = args.block_table;
-      outer = static_cast<const int32_t *>(
-          t.data)[b * t.stride[0] + j / desc.page_size * t.stride[1]];
+      outer =
+          static_cast<const int32_t *>(t.data)[b * t.stride[0] + j / desc.page_size * t.stride[1]];
       break;
     }
     default:
@@ -156,11 +154,13 @@ bool SdpaInputs::visible(int64_t b, int64_t h, int64_t i, int64_t j) const {
     return false;
   }
   if (has(ATTN_SDPA_SEGMENT_IDS)) {
-    const int32_t mine = ragged_q() ? static_cast<const int32_t *>(args.q_segment_ids.data)
-                                          [row * args.q_segment_ids.stride[0]]
-                                    : static_cast<const int32_t *>(args.q_segment_ids.data)
-                                          [b * args.q_segment_ids.stride[0] +
-                                           i * args.q_segment_ids.stride[1]];
+    const int32_t mine =
+        ragged_q()
+            ? static_cast<const int32_t *>(
+                  args.q_segment_ids.data)[row * args.q_segment_ids.stride[0]]
+            : static_cast<const int32_t *>(
+                  args.q_segment_ids
+                      .data)[b * args.q_segment_ids.stride[0] + i * args.q_segment_ids.stride[1]];
     const attn_tensor &t = args.kv_segment_ids;
     const int64_t at = desc.kv_layout == ATTN_LAYOUT_RAGGED
                            ? (args.cu_seqlens_k[b] + j) * t.stride[0]
@@ -231,9 +231,8 @@ class Rows {
     return static_cast<size_t>((token * d.num_q_heads + h) * width);
   }
   size_t row_at(int64_t b, int64_t i, int64_t h) const {  // of lse and row_max
-    return static_cast<size_t>(
-        in.ragged_q() ? h * in.q.shape[0] + in.args.cu_seqlens_q[b] + i
-                      : (b * d.num_q_heads + h) * in.q.shape[1] + i);
+    return static_cast<size_t>(in.ragged_q() ? h * in.q.shape[0] + in.args.cu_seqlens_q[b] + i
+                                             : (b * d.num_q_heads + h) * in.q.shape[1] + i);
   }
   size_t bias_at(int64_t b, int64_t h, int64_t i, int64_t j) const {
     const auto &s = bias.shape;
@@ -254,7 +253,7 @@ class Rows {
   }
   size_t gate_at(size_t out_at, int64_t dim) const {
     return gate.shape.back() != 1 || d.head_dim_v == 1 ? out_at + static_cast<size_t>(dim)
-                                  : out_at / static_cast<size_t>(d.head_dim_v);
+                                                       : out_at / static_cast<size_t>(d.head_dim_v);
   }
   const Array<T> &values() const { return in.has(ATTN_SDPA_LATENT_KV) ? k : v; }
 
@@ -277,12 +276,13 @@ class Rows {
       Key key{};
       key.j = j;
       key.k_at = static_cast<size_t>((token * d.num_kv_heads + hk) * d.head_dim_qk);
-      key.v_at = latent ? key.k_at
-                        : static_cast<size_t>((token * d.num_kv_heads + hk) * d.head_dim_v);
+      key.v_at =
+          latent ? key.k_at : static_cast<size_t>((token * d.num_kv_heads + hk) * d.head_dim_v);
       T dot = 0;
       double size = 0;
       for (int64_t c = 0; c < d.head_dim_qk; c++) {
-        const T term = q.data[qa + static_cast<size_t>(c)] * k.data[key.k_at + static_cast<size_t>(c)];
+        const T term =
+            q.data[qa + static_cast<size_t>(c)] * k.data[key.k_at + static_cast<size_t>(c)];
         dot += term;
         size += std::fabs(static_cast<double>(term));
       }
@@ -339,7 +339,8 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
   result.out = {Array<T>(out_shape), Array<double>(out_shape)};
   result.lse = {Array<T>(row_shape, kMinusInf<T>), Array<double>(row_shape)};
   result.row_max = {Array<T>(row_shape, kMinusInf<T>), Array<double>(row_shape)};
-  const T keep_scale = in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
+  const T keep_scale =
+      in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
   const T base = d.lse_base == ATTN_LSE_BASE_2 ? static_cast<T>(1 / kLn2) : T(1);
   const Array<T> &values = rows.values();
 
@@ -391,7 +392,8 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
         if (in.softmax()) {
           const T reported = in.has(ATTN_SDPA_LSE_INCLUDES_SINK) ? total : lse;
           result.lse.value.data[ra] = reported * base;
-          const double size = std::isfinite(reported) ? std::fabs(static_cast<double>(reported)) : 0;
+          const double size =
+              std::isfinite(reported) ? std::fabs(static_cast<double>(reported)) : 0;
           result.lse.slack.data[ra] = kSteps * kUnit * (amp + 1 + size) * static_cast<double>(base);
           result.row_max.value.data[ra] = m;
           result.row_max.slack.data[ra] = kSteps * kUnit * amp;
@@ -421,7 +423,8 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
   const bool latent = in.has(ATTN_SDPA_LATENT_KV);
   Result<T> &dv = latent ? g.dk : g.dv;
   const Array<T> &values = rows.values();
-  const T keep_scale = in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
+  const T keep_scale =
+      in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
   const T ln2 = d.lse_base == ATTN_LSE_BASE_2 ? static_cast<T>(kLn2) : T(1);
   const T scale = static_cast<T>(d.softmax_scale), cap = static_cast<T>(d.softcap);
   const auto add = [](Result<T> &grad, size_t at, T term, double slack) {
@@ -490,9 +493,11 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
             dp += term;
             dp_size += std::fabs(static_cast<double>(term));
             const double floor_weight =
-                in.softmax() ? std::fabs(static_cast<double>(kept_weight))
-                             : static_cast<double>(keep_scale / std::fabs(static_cast<T>(d.silu_divisor)));
-            add(dv, va, kept_weight * into, unit * floor_weight * std::fabs(static_cast<double>(into)));
+                in.softmax()
+                    ? std::fabs(static_cast<double>(kept_weight))
+                    : static_cast<double>(keep_scale / std::fabs(static_cast<T>(d.silu_divisor)));
+            add(dv, va, kept_weight * into,
+                unit * floor_weight * std::fabs(static_cast<double>(into)));
           }
           if (!key.kept) {
             dp = 0;

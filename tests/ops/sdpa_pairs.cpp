@@ -50,12 +50,13 @@ std::vector<Factor> make_factors() {
       c.k_quant = c.v_quant = {granularity, block, scale, 0};
     };
   };
-  f.push_back({"quant",
-               {nothing(), nothing(), nothing(),
-                quant(ATTN_DTYPE_INT8, ATTN_QUANT_TOKEN_HEAD, 0, 0),
-                quant(ATTN_DTYPE_FP8_E4M3FN, ATTN_QUANT_HEAD, 0, 0),
-                quant(ATTN_DTYPE_FP4_E2M1, ATTN_QUANT_BLOCK, 8, ATTN_DTYPE_FP8_E4M3FN)}});
-  f.push_back({"q_layout", {nothing(), [](SdpaCase &c, Rng &) { c.q_layout = ATTN_LAYOUT_RAGGED; }}});
+  f.push_back(
+      {"quant",
+       {nothing(), nothing(), nothing(), quant(ATTN_DTYPE_INT8, ATTN_QUANT_TOKEN_HEAD, 0, 0),
+        quant(ATTN_DTYPE_FP8_E4M3FN, ATTN_QUANT_HEAD, 0, 0),
+        quant(ATTN_DTYPE_FP4_E2M1, ATTN_QUANT_BLOCK, 8, ATTN_DTYPE_FP8_E4M3FN)}});
+  f.push_back(
+      {"q_layout", {nothing(), [](SdpaCase &c, Rng &) { c.q_layout = ATTN_LAYOUT_RAGGED; }}});
   const auto paged = [](int32_t layout) {
     return [layout](SdpaCase &c, Rng &rng) {
       constexpr int32_t kSizes[] = {1, 3, 8, 16, 16, 64};
@@ -79,7 +80,8 @@ std::vector<Factor> make_factors() {
       c.dv = v;
     };
   };
-  f.push_back({"dims", {dims(8, 0), dims(16, 8), dims(32, 0), dims(64, 0), dims(34, 18), dims(128, 64)}});
+  f.push_back(
+      {"dims", {dims(8, 0), dims(16, 8), dims(32, 0), dims(64, 0), dims(34, 18), dims(128, 64)}});
   // Lengths: of each sequence, queries and keys.
   const auto lengths = [](int sequences, int32_t q_low, int32_t q_high, int32_t k_low,
                           int32_t k_high) {
@@ -92,14 +94,14 @@ std::vector<Factor> make_factors() {
       }
     };
   };
-  f.push_back({"lengths",
-               {lengths(2, 1, 9, 1, 20), lengths(3, 0, 20, 0, 40), lengths(2, 1, 1, 30, 200),
-                lengths(1, 30, 70, 60, 90), lengths(2, 20, 40, 5, 15), lengths(1, 3, 5, 129, 260)}});
-  f.push_back({"causal",
-               {nothing(), flag(ATTN_SDPA_CAUSAL), [](SdpaCase &c, Rng &) {
-                  c.flags |= ATTN_SDPA_CAUSAL;
-                  c.alignment = ATTN_ALIGN_TOP_LEFT;
-                }}});
+  f.push_back(
+      {"lengths",
+       {lengths(2, 1, 9, 1, 20), lengths(3, 0, 20, 0, 40), lengths(2, 1, 1, 30, 200),
+        lengths(1, 30, 70, 60, 90), lengths(2, 20, 40, 5, 15), lengths(1, 3, 5, 129, 260)}});
+  f.push_back({"causal", {nothing(), flag(ATTN_SDPA_CAUSAL), [](SdpaCase &c, Rng &) {
+                            c.flags |= ATTN_SDPA_CAUSAL;
+                            c.alignment = ATTN_ALIGN_TOP_LEFT;
+                          }}});
   f.push_back({"window",
                {nothing(), nothing(),
                 [](SdpaCase &c, Rng &rng) {
@@ -142,8 +144,7 @@ std::vector<Factor> make_factors() {
                              c.scale = 0.5f;
                            }}});
   f.push_back({"sink",
-               {nothing(), flag(ATTN_SDPA_SINK),
-                flag(ATTN_SDPA_SINK | ATTN_SDPA_LSE_INCLUDES_SINK),
+               {nothing(), flag(ATTN_SDPA_SINK), flag(ATTN_SDPA_SINK | ATTN_SDPA_LSE_INCLUDES_SINK),
                 [](SdpaCase &c, Rng &) {
                   c.flags |= ATTN_SDPA_SINK;
                   c.data |= kDataSinkMinusInf;
@@ -192,9 +193,7 @@ std::vector<Factor> make_factors() {
   f.push_back({"determinism",
                {nothing(), [](SdpaCase &c, Rng &) { c.determinism = ATTN_DETERMINISM_RUN_TO_RUN; },
                 [](SdpaCase &c, Rng &) { c.determinism = ATTN_DETERMINISM_BATCH_INVARIANT; }}});
-  const auto strides = [](Strides s) {
-    return [s](SdpaCase &c, Rng &) { c.strides = s; };
-  };
+  const auto strides = [](Strides s) { return [s](SdpaCase &c, Rng &) { c.strides = s; }; };
   f.push_back({"strides",
                {nothing(), nothing(), strides(Strides::kPadded), strides(Strides::kPermuted),
                 strides(Strides::kNegative), strides(Strides::kShared)}});
@@ -202,8 +201,9 @@ std::vector<Factor> make_factors() {
                {nothing(), [](SdpaCase &c, Rng &) { c.share_batch = true; },
                 [](SdpaCase &c, Rng &) { c.share_batch = c.share_heads = true; }}});
   f.push_back({"limits", {nothing(), [](SdpaCase &c, Rng &) { c.loose_limits = true; }}});
-  f.push_back({"pages", {nothing(), [](SdpaCase &c, Rng &) { c.data |= kDataNegativePages; },
-                         [](SdpaCase &c, Rng &) { c.data |= kDataRepeatedPages; }}});
+  f.push_back({"pages",
+               {nothing(), [](SdpaCase &c, Rng &) { c.data |= kDataNegativePages; },
+                [](SdpaCase &c, Rng &) { c.data |= kDataRepeatedPages; }}});
   f.push_back({"grads",
                {nothing(), [](SdpaCase &c, Rng &) { c.grads_fp32 = true; },
                 [](SdpaCase &c, Rng &) { c.grads |= ATTN_SDPA_GRAD_LSE_IN; }}});
@@ -243,7 +243,8 @@ class Generator {
   std::vector<size_t> pick() {
     std::vector<size_t> levels;
     for (const Factor &f : factors_) {
-      levels.push_back(static_cast<size_t>(uniform(rng_, 0, static_cast<int64_t>(f.levels.size()) - 1)));
+      levels.push_back(
+          static_cast<size_t>(uniform(rng_, 0, static_cast<int64_t>(f.levels.size()) - 1)));
     }
     return levels;
   }

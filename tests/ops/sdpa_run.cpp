@@ -13,8 +13,8 @@ namespace {
 
 constexpr uint64_t kPatterns[] = {~UINT64_C(0), 0x5a5a5a5a5a5a5a5a, 0};
 
-PlanPtr make_plan(const attn_context *context, const attn_sdpa_desc &desc, const char *implementation,
-                  std::string &failure) {
+PlanPtr make_plan(const attn_context *context, const attn_sdpa_desc &desc,
+                  const char *implementation, std::string &failure) {
   attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
   options.implementation = implementation;
   attn_error error = ATTN_ERROR_INIT;
@@ -34,8 +34,7 @@ PlanPtr make_plan(const attn_context *context, const attn_sdpa_desc &desc, const
 // One plan of one call, run as often as the checks below ask.
 class Runner {
  public:
-  Runner(SdpaCall &call, const attn_context *context, const char *implementation)
-      : call_(call) {
+  Runner(SdpaCall &call, const attn_context *context, const char *implementation) : call_(call) {
     plan_ = make_plan(context, call.desc, implementation, failure);
     if (!failure.empty()) return;
     attn_error error = ATTN_ERROR_INIT;
@@ -84,10 +83,11 @@ class Runner {
     const struct {
       const char *name;
       const HostTensor &tensor;
-    } inputs[] = {{"q", call_.q}, {"k", call_.k}, {"v", call_.v}, {"bias", call_.bias},
-                  {"gate", call_.gate}, {"mask", call_.mask}, {"out", call_.given_out},
-                  {"lse", call_.given_lse}, {"dout", call_.dout},
-                  {"block_table", call_.block_table}};
+    } inputs[] = {{"q", call_.q},           {"k", call_.k},
+                  {"v", call_.v},           {"bias", call_.bias},
+                  {"gate", call_.gate},     {"mask", call_.mask},
+                  {"out", call_.given_out}, {"lse", call_.given_lse},
+                  {"dout", call_.dout},     {"block_table", call_.block_table}};
     for (const auto &input : inputs) {
       if (failure.empty() && !input.tensor.untouched()) {
         failure = std::string("changed its input ") + input.name;
@@ -160,12 +160,11 @@ std::string concurrent_failure(const SdpaCase &c, uint64_t seed, const attn_plan
       SdpaCall &call = *calls[t];
       for (int n = 0; n < 3 && failures[t].empty(); n++) {
         attn_error error = ATTN_ERROR_INIT;
-        const int32_t status =
-            c.pass == ATTN_SDPA_FORWARD
-                ? attn_sdpa_forward(plan, &call.args, workspaces[t]->data(), workspaces[t]->bytes(),
-                                    nullptr, &error)
-                : attn_sdpa_backward(plan, &call.grads, workspaces[t]->data(),
-                                     workspaces[t]->bytes(), nullptr, &error);
+        const int32_t status = c.pass == ATTN_SDPA_FORWARD
+                                   ? attn_sdpa_forward(plan, &call.args, workspaces[t]->data(),
+                                                       workspaces[t]->bytes(), nullptr, &error)
+                                   : attn_sdpa_backward(plan, &call.grads, workspaces[t]->data(),
+                                                        workspaces[t]->bytes(), nullptr, &error);
         if (status != ATTN_OK) failures[t] = describe(error);
       }
     });

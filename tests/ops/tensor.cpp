@@ -81,7 +81,9 @@ int64_t HostTensor::elements() const {
   return n;
 }
 
-int64_t HostTensor::offset(int64_t linear) const { return element_offset(view, linear); }
+int64_t HostTensor::offset(int64_t linear) const {
+  return element_offset(view, linear);
+}
 
 double HostTensor::get(int64_t linear) const {
   return load_element(view.data, view.dtype, offset(linear));
@@ -90,7 +92,9 @@ void HostTensor::set(int64_t linear, double value) {
   store_element(view.data, view.dtype, offset(linear), value);
 }
 
-Array<double> HostTensor::load() const { return load_view(view); }
+Array<double> HostTensor::load() const {
+  return load_view(view);
+}
 
 Array<double> load_view(const attn_tensor &view) {
   if (view.rank == 0) return {};

@@ -5,9 +5,9 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <initializer_list>
 #include <cstring>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <random>
 #include <vector>
@@ -166,7 +166,8 @@ TEST_CASE("from fp32 at random") {
     CAPTURE(f.name);
     std::vector<double> values;  // by code, rising
     for (uint32_t code = 0; code < 1u << (f.bits - 1); code++) {
-      if (const double value = defined_value(f, code); std::isfinite(value)) values.push_back(value);
+      if (const double value = defined_value(f, code); std::isfinite(value))
+        values.push_back(value);
     }
     int wrong = 0;
     for (int n = 0; n < 100000; n++) {

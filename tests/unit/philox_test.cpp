@@ -35,10 +35,10 @@ TEST_CASE("dropout: the key, the counter and the comparison of the header") {
     for (int64_t bh : {0, 1, 77}) {
       for (int64_t i : {0, 5}) {
         for (int64_t j = 0; j < 40; j++) {
-          const attn::PhiloxWords words = attn::philox4x32_10(
-              0x89abcdef, 0x01234567u ^ 0xfedcba98u,
-              {{static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i), static_cast<uint32_t>(bh),
-                0x76543210}});
+          const attn::PhiloxWords words =
+              attn::philox4x32_10(0x89abcdef, 0x01234567u ^ 0xfedcba98u,
+                                  {{static_cast<uint32_t>(j / 4), static_cast<uint32_t>(i),
+                                    static_cast<uint32_t>(bh), 0x76543210}});
           const double u = std::ldexp(static_cast<double>(words.word[j % 4] >> 8), -24);
           CHECK(dropout.keeps(bh, i, j) == (u >= static_cast<double>(p)));
         }

@@ -1,8 +1,9 @@
-// The CPU as a device: its threads. It lies with the kernels, which run on them; the backend opens it.
+// The CPU as a device: its threads. It lies with the kernels, which run on them; the backend opens
+// it.
 #pragma once
 
-#include "kernels/cpu/common/thread_pool.hpp"
 #include "core/device.hpp"
+#include "kernels/cpu/common/thread_pool.hpp"
 
 namespace attn::cpu {
 

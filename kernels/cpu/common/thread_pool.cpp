@@ -22,9 +22,9 @@ constexpr int kSpins = 2000;
 }  // namespace
 
 // A job is published by raising `epoch`, and may be joined while `gate` is open. The caller closes
-// the gate when no task is left and waits for those who joined, so the job's memory (on the caller's
-// stack) outlives every look at it; a worker that wakes too late finds the gate closed, and nobody
-// waited for it.
+// the gate when no task is left and waits for those who joined, so the job's memory (on the
+// caller's stack) outlives every look at it; a worker that wakes too late finds the gate closed,
+// and nobody waited for it.
 struct ThreadPool::Shared {
   static constexpr uint32_t kOpen = 1u << 31;  // the bits below count the workers inside
 

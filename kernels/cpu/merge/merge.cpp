@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <limits>
 
-#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
 #include "kernels/common/activation.hpp"
 #include "kernels/common/dtype.hpp"
+#include "kernels/cpu/common/device.hpp"
 
 namespace attn::cpu {
 namespace {

@@ -34,7 +34,8 @@ void read_model_name(char *name, size_t size) {
   if (file == nullptr) return;
   char line[256];
   while (std::fgets(line, sizeof line, file) != nullptr) {
-    const char *colon = std::strncmp(line, "model name", 10) == 0 ? std::strchr(line, ':') : nullptr;
+    const char *colon =
+        std::strncmp(line, "model name", 10) == 0 ? std::strchr(line, ':') : nullptr;
     if (colon == nullptr) continue;
     std::snprintf(name, size, "%.*s", static_cast<int>(strcspn(colon + 2, "\n")), colon + 2);
     break;

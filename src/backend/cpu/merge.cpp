@@ -15,8 +15,7 @@ int32_t launch(const merge::Problem &problem, const merge::Call &call, const Dev
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch.
 constexpr merge::Row merge_rows[] = {
-    {"cpu/merge/reference", true, false, false, merge_serves, nullptr, merge_workspace,
-     launch},
+    {"cpu/merge/reference", true, false, false, merge_serves, nullptr, merge_workspace, launch},
 };
 
 }  // namespace

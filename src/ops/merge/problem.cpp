@@ -23,7 +23,8 @@ int32_t make_problem(const attn_merge_desc *desc, Problem &problem, const ErrorS
   if (status != ATTN_OK) return status;
   attn_merge_desc &d = problem.d;
   if (d.out_dtype == ATTN_DTYPE_NONE) d.out_dtype = d.dtype;
-  const auto floats = {int32_t{ATTN_DTYPE_FP32}, int32_t{ATTN_DTYPE_FP16}, int32_t{ATTN_DTYPE_BF16}};
+  const auto floats = {int32_t{ATTN_DTYPE_FP32}, int32_t{ATTN_DTYPE_FP16},
+                       int32_t{ATTN_DTYPE_BF16}};
   status = check_dtype("desc.dtype", d.dtype, floats, error);
   if (status == ATTN_OK) status = check_dtype("desc.out_dtype", d.out_dtype, floats, error);
   if (status == ATTN_OK) status = check_flags("desc.flags", d.flags, kKnownFlags, error);
@@ -32,7 +33,8 @@ int32_t make_problem(const attn_merge_desc *desc, Problem &problem, const ErrorS
   if (status == ATTN_OK) status = check_range("desc.head_dim", d.head_dim, 1, 4096, error);
   if (status == ATTN_OK) status = check_range("desc.max_rows", d.max_rows, 0, INT32_MAX, error);
   if (status == ATTN_OK) status = check_range("desc.max_parts", d.max_parts, 0, INT32_MAX, error);
-  if (status == ATTN_OK && problem.has(ATTN_MERGE_LSE_INCLUDES_SINK) && !problem.has(ATTN_MERGE_SINK)) {
+  if (status == ATTN_OK && problem.has(ATTN_MERGE_LSE_INCLUDES_SINK) &&
+      !problem.has(ATTN_MERGE_SINK)) {
     return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.flags",
                       "desc.flags has LSE_INCLUDES_SINK without SINK");
   }
@@ -68,7 +70,8 @@ int32_t make_call(const Problem &problem, const attn_merge_args *args, Call &cal
     }
   } else if (status == ATTN_OK) {
     status = check_absent("args.other", a.other, "OTHER flag", error);
-    if (status == ATTN_OK) status = check_absent("args.other_lse", a.other_lse, "OTHER flag", error);
+    if (status == ATTN_OK)
+      status = check_absent("args.other_lse", a.other_lse, "OTHER flag", error);
   }
   if (status == ATTN_OK) {
     status = problem.has(ATTN_MERGE_ROW_MASK)
@@ -98,14 +101,18 @@ int32_t make_call(const Problem &problem, const attn_merge_args *args, Call &cal
   const struct {
     const char *field;
     const attn_tensor &tensor;
-  } others[] = {{"args.partial", a.partial},     {"args.partial_lse", a.partial_lse},
-                {"args.other", a.other},         {"args.other_lse", a.other_lse},
-                {"args.row_mask", a.row_mask},   {"args.sink", a.sink},
+  } others[] = {{"args.partial", a.partial},
+                {"args.partial_lse", a.partial_lse},
+                {"args.other", a.other},
+                {"args.other_lse", a.other_lse},
+                {"args.row_mask", a.row_mask},
+                {"args.sink", a.sink},
                 {"args.out", a.out}};
   for (const auto &output : outputs) {
     for (const auto &other : others) {
       if (&other.tensor == &output.output) continue;
-      const bool allowed = &other.tensor == &output.in_place && same_view(output.output, other.tensor);
+      const bool allowed =
+          &other.tensor == &output.in_place && same_view(output.output, other.tensor);
       if (!allowed && overlaps(output.output, other.tensor)) {
         return error.fail(ATTN_ERROR_INVALID_ARGUMENT, output.field,
                           "%s overlaps %s in memory; an output needs memory of its own (out may be "

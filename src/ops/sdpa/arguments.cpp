@@ -10,7 +10,9 @@
 namespace attn::sdpa {
 namespace {
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // Checks the arguments of one call, in the order of the struct, and fills in the call's sizes.
 class Checker {
@@ -36,8 +38,9 @@ class Checker {
       const char *field, *flag_name;
       const attn_tensor &tensor;
       uint64_t flag;
-    } statistics[] = {{"args.lse", "RETURN_LSE flag", a_.lse, ATTN_SDPA_RETURN_LSE},
-                      {"args.row_max", "RETURN_ROW_MAX flag", a_.row_max, ATTN_SDPA_RETURN_ROW_MAX}};
+    } statistics[] = {
+        {"args.lse", "RETURN_LSE flag", a_.lse, ATTN_SDPA_RETURN_LSE},
+        {"args.row_max", "RETURN_ROW_MAX flag", a_.row_max, ATTN_SDPA_RETURN_ROW_MAX}};
     for (const auto &s : statistics) {
       if (status != ATTN_OK) return status;
       if (!p_.has(s.flag)) {
@@ -48,8 +51,8 @@ class Checker {
       if (status == ATTN_OK) status = check_output(s.field, s.tensor, error_);
     }
     if (status != ATTN_OK) return status;
-    const Named outputs[] = {{"args.out", &a_.out}, {"args.lse", &a_.lse},
-                             {"args.row_max", &a_.row_max}};
+    const Named outputs[] = {
+        {"args.out", &a_.out}, {"args.lse", &a_.lse}, {"args.row_max", &a_.row_max}};
     return no_overlap(outputs, 3);
   }
 
@@ -112,8 +115,8 @@ class Checker {
     const attn_tensor &q = a_.q;
     const Extent heads = {d_.num_q_heads, "num_q_heads"}, dim = {d_.head_dim_qk, "head_dim_qk"};
     if (p_.ragged_q()) {
-      const int32_t status =
-          check_tensor("args.q", q, {d_.q_dtype}, {{0, "total_q", false, true}, heads, dim}, error_);
+      const int32_t status = check_tensor("args.q", q, {d_.q_dtype},
+                                          {{0, "total_q", false, true}, heads, dim}, error_);
       if (status != ATTN_OK) return status;
       call_.batch = a_.batch;
       call_.total_q = q.shape[0];
@@ -123,7 +126,8 @@ class Checker {
       }
       if (call_.batch == 0 && call_.total_q > 0) {  // the likely slip: it was never set
         return error_.fail(ATTN_ERROR_INVALID_ARGUMENT, "args.batch",
-                           "args.batch is 0, but args.q has %" PRId64 " tokens; with ragged q it "
+                           "args.batch is 0, but args.q has %" PRId64
+                           " tokens; with ragged q it "
                            "must be the number of sequences",
                            call_.total_q);
       }
@@ -137,12 +141,14 @@ class Checker {
       call_.total_q = call_.batch * call_.seqlen_q;
       if (a_.batch != 0 && a_.batch != call_.batch) {
         return error_.fail(ATTN_ERROR_INVALID_ARGUMENT, "args.batch",
-                           "args.batch is %" PRId64 "; with dense q it must be 0 or q's first "
+                           "args.batch is %" PRId64
+                           "; with dense q it must be 0 or q's first "
                            "extent, %" PRId64,
                            a_.batch, call_.batch);
       }
       if (call_.seqlen_q > d_.max_seqlen_q) {
-        return beyond("args.q.shape[1]", "seqlen_q", call_.seqlen_q, "max_seqlen_q", d_.max_seqlen_q);
+        return beyond("args.q.shape[1]", "seqlen_q", call_.seqlen_q, "max_seqlen_q",
+                      d_.max_seqlen_q);
       }
     }
     if (call_.batch < 0 || call_.batch > d_.max_batch) {
@@ -186,12 +192,13 @@ class Checker {
   int32_t key_tensor(const char *field, const attn_tensor &tensor, int32_t dtype, Extent dim) {
     const Extent heads = {d_.num_kv_heads, "num_kv_heads"};
     if (p_.ragged_k()) {
-      return check_tensor(field, tensor, {dtype}, {{0, "total_k", false, true}, heads, dim}, error_);
+      return check_tensor(field, tensor, {dtype}, {{0, "total_k", false, true}, heads, dim},
+                          error_);
     }
     if (p_.paged()) {
-      return check_tensor(
-          field, tensor, {dtype},
-          {{0, "num_pages", false, true}, {d_.page_size, "page_size"}, heads, dim}, error_);
+      return check_tensor(field, tensor, {dtype},
+                          {{0, "num_pages", false, true}, {d_.page_size, "page_size"}, heads, dim},
+                          error_);
     }
     return check_tensor(field, tensor, {dtype},
                         {{call_.batch, "batch"}, {0, "seqlen_k", false, true}, heads, dim}, error_);
@@ -229,7 +236,8 @@ class Checker {
                                            "PAGED_CSR kv_layout", error_);
       if (status != ATTN_OK) return status;
     }
-    if (!table) return check_absent("args.block_table", a_.block_table, "PAGED_TABLE kv_layout", error_);
+    if (!table)
+      return check_absent("args.block_table", a_.block_table, "PAGED_TABLE kv_layout", error_);
     return check_tensor("args.block_table", a_.block_table, {kInt32},
                         {{call_.batch, "batch"}, {0, "max_pages_per_seq", false, true}}, error_);
   }
@@ -241,12 +249,10 @@ class Checker {
     if (p_.ragged_q()) {
       return check_tensor(field, tensor, dtypes, {heads, {call_.total_q, "total_q"}, last}, error_);
     }
-    return check_tensor(field, tensor, dtypes,
-                        {{call_.batch, "batch", true},
-                         heads,
-                         {call_.seqlen_q, "seqlen_q", share_rows},
-                         last},
-                        error_);
+    return check_tensor(
+        field, tensor, dtypes,
+        {{call_.batch, "batch", true}, heads, {call_.seqlen_q, "seqlen_q", share_rows}, last},
+        error_);
   }
 
   // The extent of a dimension over the keys of one sequence.
@@ -261,11 +267,11 @@ class Checker {
                            key_extent(ceil_div(call_.seqlen_k, 8), "bytes of seqlen_k bits"), false)
             : check_absent("args.mask", a_.mask, "MASK flag", error_);
     if (status != ATTN_OK) return status;
-    status = p_.has(ATTN_SDPA_TAIL_MASK)
-                 ? query_tensor("args.tail_mask", a_.tail_mask, {kUint8},
-                                key_extent(ceil_div(call_.seqlen_q, 8), "bytes of seqlen_q bits"),
-                                false)
-                 : check_absent("args.tail_mask", a_.tail_mask, "TAIL_MASK flag", error_);
+    status =
+        p_.has(ATTN_SDPA_TAIL_MASK)
+            ? query_tensor("args.tail_mask", a_.tail_mask, {kUint8},
+                           key_extent(ceil_div(call_.seqlen_q, 8), "bytes of seqlen_q bits"), false)
+            : check_absent("args.tail_mask", a_.tail_mask, "TAIL_MASK flag", error_);
     if (status != ATTN_OK) return status;
     if (!p_.has(ATTN_SDPA_SEGMENT_IDS)) {
       status = check_absent("args.q_segment_ids", a_.q_segment_ids, "SEGMENT_IDS flag", error_);
@@ -273,17 +279,15 @@ class Checker {
       return check_absent("args.kv_segment_ids", a_.kv_segment_ids, "SEGMENT_IDS flag", error_);
     }
     const Extent batch = {call_.batch, "batch"};
-    status = p_.ragged_q()
-                 ? check_tensor("args.q_segment_ids", a_.q_segment_ids, {kInt32},
-                                {{call_.total_q, "total_q"}}, error_)
-                 : check_tensor("args.q_segment_ids", a_.q_segment_ids, {kInt32},
-                                {batch, {call_.seqlen_q, "seqlen_q"}}, error_);
+    status = p_.ragged_q() ? check_tensor("args.q_segment_ids", a_.q_segment_ids, {kInt32},
+                                          {{call_.total_q, "total_q"}}, error_)
+                           : check_tensor("args.q_segment_ids", a_.q_segment_ids, {kInt32},
+                                          {batch, {call_.seqlen_q, "seqlen_q"}}, error_);
     if (status != ATTN_OK) return status;
-    return p_.ragged_k()
-               ? check_tensor("args.kv_segment_ids", a_.kv_segment_ids, {kInt32},
-                              {{a_.k.shape[0], "total_k"}}, error_)
-               : check_tensor("args.kv_segment_ids", a_.kv_segment_ids, {kInt32},
-                              {batch, key_extent(call_.seqlen_k, "seqlen_k")}, error_);
+    return p_.ragged_k() ? check_tensor("args.kv_segment_ids", a_.kv_segment_ids, {kInt32},
+                                        {{a_.k.shape[0], "total_k"}}, error_)
+                         : check_tensor("args.kv_segment_ids", a_.kv_segment_ids, {kInt32},
+                                        {batch, key_extent(call_.seqlen_k, "seqlen_k")}, error_);
   }
 
   int32_t score_terms() {
@@ -322,8 +326,8 @@ class Checker {
     const Extent batch = {call_.batch, "batch", true};
     const Extent heads = {d_.num_q_heads, "num_q_heads", true};
     const Extent rows = {ceil_div(call_.seqlen_q, d_.block_size_q), "query blocks", false, true};
-    const int32_t status = check_tensor("args.block_counts", a_.block_counts, {kInt32},
-                                        {batch, heads, rows}, error_);
+    const int32_t status =
+        check_tensor("args.block_counts", a_.block_counts, {kInt32}, {batch, heads, rows}, error_);
     if (status != ATTN_OK) return status;
     return check_tensor("args.block_indices", a_.block_indices, {kInt32},
                         {batch, heads, rows, {0, "max_blocks", false, true}}, error_);
@@ -332,8 +336,8 @@ class Checker {
   int32_t scales() {
     int32_t status = scale("args.q_scale", a_.q_scale, d_.q_quant, a_.q, p_.ragged_q());
     if (status == ATTN_OK) {
-      status = scale("args.k_scale", a_.k_scale, d_.k_quant, a_.k,
-                     d_.kv_layout != ATTN_LAYOUT_DENSE);
+      status =
+          scale("args.k_scale", a_.k_scale, d_.k_quant, a_.k, d_.kv_layout != ATTN_LAYOUT_DENSE);
     }
     if (status != ATTN_OK) return status;
     if (p_.latent()) {
@@ -465,7 +469,8 @@ class Checker {
   const ErrorSink &error_;
 };
 
-int32_t copy_args(const attn_sdpa_args *args, const char *name, Call &call, const ErrorSink &error) {
+int32_t copy_args(const attn_sdpa_args *args, const char *name, Call &call,
+                  const ErrorSink &error) {
   const int32_t status = copy_in(args, call.args, name, error);
   return status == ATTN_OK ? check_reserved("args.reserved", call.args.reserved, error) : status;
 }

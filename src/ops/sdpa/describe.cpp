@@ -33,8 +33,8 @@ int32_t check_unused(const char *field, double value, bool used, const char *nee
                      const ErrorSink &error) {
   if (used || value == 0) return ATTN_OK;
   return error.fail(ATTN_ERROR_INVALID_ARGUMENT, field,
-                    "%s is %g, but has no meaning without %s: set that, or leave the field 0", field,
-                    value, needs);
+                    "%s is %g, but has no meaning without %s: set that, or leave the field 0",
+                    field, value, needs);
 }
 
 int32_t check_quant(const char *name, attn_quant &quant, int32_t dtype, const ErrorSink &error) {
@@ -141,9 +141,10 @@ int32_t check_shape(Problem &p, const ErrorSink &error) {
 
   status = check_enum("desc.q_layout", d.q_layout, ATTN_LAYOUT_PAGED_CSR, error);
   if (status == ATTN_OK && d.q_layout > ATTN_LAYOUT_RAGGED) {
-    return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.q_layout",
-                      "desc.q_layout is %d; queries are DENSE (0) or RAGGED (1), only keys are paged",
-                      d.q_layout);
+    return error.fail(
+        ATTN_ERROR_INVALID_ARGUMENT, "desc.q_layout",
+        "desc.q_layout is %d; queries are DENSE (0) or RAGGED (1), only keys are paged",
+        d.q_layout);
   }
   if (status == ATTN_OK) {
     status = check_enum("desc.kv_layout", d.kv_layout, ATTN_LAYOUT_PAGED_CSR, error);
@@ -208,7 +209,8 @@ int32_t check_scores(Problem &p, const ErrorSink &error) {
     }
   }
   if (status == ATTN_OK) status = check_range("desc.chunk_size", d.chunk_size, 0, INT32_MAX, error);
-  if (status == ATTN_OK) status = check_range("desc.sink_tokens", d.sink_tokens, 0, INT32_MAX, error);
+  if (status == ATTN_OK)
+    status = check_range("desc.sink_tokens", d.sink_tokens, 0, INT32_MAX, error);
   if (status == ATTN_OK) {
     status = check_unused("desc.sink_tokens", d.sink_tokens, window || d.chunk_size > 0,
                           "the WINDOW flag or chunk_size", error);
@@ -305,8 +307,8 @@ int32_t check_grads(Problem &p, const ErrorSink &error) {
   };
   for (const auto &rule : rules) {
     if (p.wants(rule.grad) && !rule.possible) {
-      return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.grads", "desc.grads has %s, which needs %s",
-                        rule.name, rule.needs);
+      return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.grads",
+                        "desc.grads has %s, which needs %s", rule.name, rule.needs);
     }
   }
   return ATTN_OK;

@@ -1,4 +1,5 @@
-// An sdpa problem as plain data: what a valid descriptor means, and one execute's checked arguments.
+// An sdpa problem as plain data: what a valid descriptor means, and one execute's checked
+// arguments.
 #pragma once
 
 #include <cstdint>

@@ -4,8 +4,8 @@
 #include <cmath>
 #include <cstdint>
 
-#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "kernels/cpu/sdpa/reference/inputs.hpp"
 
 namespace attn::cpu::reference {
@@ -82,8 +82,8 @@ RowResult softmax(double *scores, int64_t n, bool has_sink, double sink, bool ls
     if (std::isnan(sink)) with_sink = share = sink;
     if (lse_includes_sink) result.lse = with_sink;
   }
-  // Hidden keys stay at exactly 0 in rows that are NaN, too: their values must not be read (they may
-  // be on a page to skip).
+  // Hidden keys stay at exactly 0 in rows that are NaN, too: their values must not be read (they
+  // may be on a page to skip).
   for (int64_t j = 0; j < n; j++) {
     if (scores[j] != 0) scores[j] *= share;
   }

@@ -115,9 +115,8 @@ int32_t backward_launch(const sdpa::Problem &problem, const sdpa::Call &call, co
   exec.call = &call;
   exec.sequences = make_sequence_table(problem.d, call.args, call.seqlen_q, call.seqlen_k);
   carve(problem, pool.num_threads(), Carver(resources.workspace), &exec);
-  pool.parallel_for(exec.num_tasks(), [&exec](int64_t task, int thread) {
-    run_backward(exec, task, thread);
-  });
+  pool.parallel_for(exec.num_tasks(),
+                    [&exec](int64_t task, int thread) { run_backward(exec, task, thread); });
   if (problem.ragged_q() || problem.ragged_k()) {
     pool.parallel_for(problem.d.num_q_heads,
                       [&exec](int64_t head, int) { clear_ragged_rest(exec, head); });

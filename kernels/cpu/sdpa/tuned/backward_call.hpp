@@ -18,20 +18,20 @@ inline int64_t backward_pad(int64_t n) {
   return (n + kBackwardPad - 1) / kBackwardPad * kBackwardPad;
 }
 
-// One thread's scratch: offsets in floats. "Panels" are columns in groups of a SIMD panel, a group's
-// rows one after the other.
+// One thread's scratch: offsets in floats. "Panels" are columns in groups of a SIMD panel, a
+// group's rows one after the other.
 struct BackwardScratch {
-  int64_t q_rows, dout_rows;                // [row panel][head dim][panel]: transposed
-  int64_t q_columns, dout_columns;          // panels
-  int64_t dq;                               // panels
-  int64_t k, v;                             // rows
-  int64_t k_columns;                        // panels
-  int64_t dk, dv;                           // panels
-  int64_t p, ds;                            // [key of a block][row of a block]
-  int64_t lse, d;                           // [row]
-  int64_t begin, end, sink;                 // [row], int32: the keys that position rules leave
-  int64_t stage;                            // a panel of rows
-  int64_t floats;                           // in all
+  int64_t q_rows, dout_rows;        // [row panel][head dim][panel]: transposed
+  int64_t q_columns, dout_columns;  // panels
+  int64_t dq;                       // panels
+  int64_t k, v;                     // rows
+  int64_t k_columns;                // panels
+  int64_t dk, dv;                   // panels
+  int64_t p, ds;                    // [key of a block][row of a block]
+  int64_t lse, d;                   // [row]
+  int64_t begin, end, sink;         // [row], int32: the keys that position rules leave
+  int64_t stage;                    // a panel of rows
+  int64_t floats;                   // in all
 };
 
 struct BackwardExec {

@@ -35,7 +35,9 @@ constexpr int64_t kMaxTiles = kKeyBlock / kTile;
 static_assert(kRowBlock <= kBackwardRows && kKeyBlock <= kBackwardKeys);
 static_assert(kRowBlock % kLanePanel == 0 && kRowBlock % kTile == 0 && kKeyBlock % kTile == 0);
 
-int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+int64_t round_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
 
 // Calls f with the compile-time constant m, 1 <= m <= kTileRows.
 template <size_t M = kTileRows, class F>
@@ -136,8 +138,8 @@ struct Task {
 void read_row(const TokenView &t, TokenPlace place, int64_t head, int64_t n, float *to) {
   with_dtype(t.dtype, [&](auto type) ATTN_INLINE_LAMBDA {
     using T = decltype(type);
-    widen_row(static_cast<const T *>(t.data) + t.offset(place, head), t.dim,
-              static_cast<size_t>(n), to);
+    widen_row(static_cast<const T *>(t.data) + t.offset(place, head), t.dim, static_cast<size_t>(n),
+              to);
   });
 }
 
@@ -281,7 +283,8 @@ void pack_queries(const Task &t, int64_t head) {
       }
       d -= dlse;
       if (with_sink && sink > -kInfinity && total != -kInfinity) {
-        const double weight = total == kInfinity ? (sink == kInfinity) : std::exp(double{sink} - double{total});
+        const double weight =
+            total == kInfinity ? (sink == kInfinity) : std::exp(double{sink} - double{total});
         if (weight != 0) dsink -= weight * d;
       }
       delta = static_cast<float>(d);
@@ -389,8 +392,8 @@ void fill_extra(const Task &t, int64_t head, int64_t row, int64_t first, int64_t
   }
 }
 
-// Scores to weights, in place, for a tile of keys and a panel of rows; with softcap `derivative` gets
-// that of the scores after <q, k>, without the scale.
+// Scores to weights, in place, for a tile of keys and a panel of rows; with softcap `derivative`
+// gets that of the scores after <q, k>, without the scale.
 template <bool kAdjusted>
 HWY_NOINLINE void weigh(const Task &t, int64_t head, int64_t row, int64_t first, int64_t keys,
                         bool all_seen, const float *extra, float *p, float *derivative) {
@@ -432,7 +435,8 @@ HWY_NOINLINE void weigh(const Task &t, int64_t head, int64_t row, int64_t first,
           score = hn::Add(score, add);
         }
         if (slope != 0) {
-          const VI distance = hn::Abs(hn::Sub(position, hn::Set(di, static_cast<int32_t>(first + j))));
+          const VI distance =
+              hn::Abs(hn::Sub(position, hn::Set(di, static_cast<int32_t>(first + j))));
           score = hn::NegMulAdd(hn::Set(d, slope), hn::ConvertTo(d, distance), score);
         }
       }
@@ -458,7 +462,8 @@ void add_dq_sparsely(const Task &t, int64_t row, int64_t rows, int64_t first, in
       if (ds == 0) continue;
       const float *key = t.at(s.k) + (first + j) * t.dqk;
       for (int64_t c = 0; c < t.dqk; c++) {
-        t.at(s.dq)[c / kLanePanel * kLanePanel * t.rows + (row + i) * kLanePanel + c % kLanePanel] +=
+        t.at(
+            s.dq)[c / kLanePanel * kLanePanel * t.rows + (row + i) * kLanePanel + c % kLanePanel] +=
             ds * key[c];
       }
     }

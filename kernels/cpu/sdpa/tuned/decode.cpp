@@ -2,8 +2,8 @@
 
 #include <cstdlib>
 
-#include "kernels/cpu/common/device.hpp"
 #include "core/workspace.hpp"
+#include "kernels/cpu/common/device.hpp"
 #include "kernels/cpu/sdpa/tuned/decode_call.hpp"
 
 namespace attn::cpu {
@@ -47,8 +47,7 @@ Scratch make_scratch(const sdpa::Problem &problem) {
 size_t carve(const sdpa::Problem &problem, int threads, Carver carver, Exec *exec) {
   const attn_sdpa_desc &d = problem.d;
   const Scratch scratch = make_scratch(problem);
-  const int64_t queries =
-      problem.ragged_q() ? d.max_total_q : d.max_batch * d.max_seqlen_q;
+  const int64_t queries = problem.ragged_q() ? d.max_total_q : d.max_batch * d.max_seqlen_q;
   const int64_t splits = split_limit(d, d.max_seqlen_k);
   const int64_t partials = splits > 1 ? queries * d.num_q_heads * splits : 0;
   float *thread_scratch = carver.take<float>(threads * scratch.floats);
@@ -77,9 +76,8 @@ Sequence sequence(const sdpa::Problem &problem, const sdpa::Call &call, int64_t 
     s.q_row = batch * call.seqlen_q;
     s.q_places = call.seqlen_q;
   }
-  s.queries = problem.has(ATTN_SDPA_SEQUSED_Q)
-                  ? std::min<int64_t>(a.seqused_q[batch], s.q_places)
-                  : s.q_places;
+  s.queries = problem.has(ATTN_SDPA_SEQUSED_Q) ? std::min<int64_t>(a.seqused_q[batch], s.q_places)
+                                               : s.q_places;
   switch (problem.d.kv_layout) {
     case ATTN_LAYOUT_RAGGED:
       s.keys = a.cu_seqlens_k[batch + 1] - a.cu_seqlens_k[batch];
@@ -142,8 +140,7 @@ int32_t decode_launch(const sdpa::Problem &problem, const sdpa::Call &call, cons
   // Where the heads of a token lie side by side, one task walks several of them, so that memory is
   // read in order; but not at the price of idle threads. No result depends on this.
   const int64_t token = std::abs(call.args.k.stride[1]), head = std::abs(call.args.k.stride[2]);
-  const int64_t token_stride =
-      problem.ragged_k() ? std::abs(call.args.k.stride[0]) : token;
+  const int64_t token_stride = problem.ragged_k() ? std::abs(call.args.k.stride[0]) : token;
   const int64_t head_stride = problem.ragged_k() ? std::abs(call.args.k.stride[1]) : head;
   const int heads = problem.d.num_kv_heads;
   exec.heads_inside = head_stride < token_stride;

@@ -24,8 +24,12 @@ inline constexpr int64_t kAutoSplit = 1024;
 inline constexpr int64_t kMaxSplits = 128;
 
 // Rows of scratch are padded to two AVX-512 registers, whatever the target.
-inline constexpr int64_t padded(int64_t n) { return (n + 31) / 32 * 32; }
-inline constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline constexpr int64_t padded(int64_t n) {
+  return (n + 31) / 32 * 32;
+}
+inline constexpr int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
 
 // Keys a piece, from nothing but the sequence's own length and the plan: not from the batch or the
 // thread count, so that every policy is batch-invariant.
@@ -65,7 +69,7 @@ struct Scratch {
 // One sequence's queries and keys.
 struct Sequence {
   int64_t batch;
-  int64_t q_row;  // place of query 0 among all queries of the call
+  int64_t q_row;     // place of query 0 among all queries of the call
   int64_t q_places;  // dense q: queries that the tensor holds; those from `queries` on are unused
   int64_t queries;
   int64_t keys;
@@ -75,10 +79,10 @@ struct Sequence {
 struct Exec {
   const sdpa::Problem *problem = nullptr;
   const sdpa::Call *call = nullptr;
-  int heads_per_task = 1;   // key heads
-  int head_tasks = 1;       // num_kv_heads / heads_per_task, rounded up
-  int64_t max_splits = 1;   // of any sequence of this call
-  int64_t split_stride = 1; // pieces that the workspace holds for a row
+  int heads_per_task = 1;     // key heads
+  int head_tasks = 1;         // num_kv_heads / heads_per_task, rounded up
+  int64_t max_splits = 1;     // of any sequence of this call
+  int64_t split_stride = 1;   // pieces that the workspace holds for a row
   bool heads_inside = false;  // walk the heads inside a block of keys, not blocks inside a head
   Scratch scratch;
   float *thread_scratch = nullptr;  // [threads][scratch.floats]

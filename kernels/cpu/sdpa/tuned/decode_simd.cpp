@@ -1,9 +1,9 @@
 // The SIMD part of decode, compiled once for each instruction set.
 //
-// A block is 32 keys of one key head. Its scores are dot products with lanes along the head dim (K is
-// read once, in the order in which it lies, for up to four rows at a time); its output is an outer
-// product with lanes along head_dim_v. While a block is computed, the next one is prefetched: the
-// pointers of its tokens have been resolved already, so a page's place in memory costs nothing.
+// A block is 32 keys of one key head. Its scores are dot products with lanes along the head dim (K
+// is read once, in the order in which it lies, for up to four rows at a time); its output is an
+// outer product with lanes along head_dim_v. While a block is computed, the next one is prefetched:
+// the pointers of its tokens have been resolved already, so a page's place in memory costs nothing.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -55,7 +55,9 @@ HWY_INLINE void add_bf16_dot(VF &acc, VF a, VF b) {
 #else
 #undef ATTN_DECODE_BF16_DOT
 #define ATTN_DECODE_BF16_DOT 0
-inline bool has_bf16_dot() { return false; }
+inline bool has_bf16_dot() {
+  return false;
+}
 #endif
 
 inline Format format_of(int32_t dtype) {
@@ -63,7 +65,9 @@ inline Format format_of(int32_t dtype) {
          : dtype == ATTN_DTYPE_FP16 ? Format::kFp16
                                     : Format::kBf16;
 }
-inline int64_t element_bytes(int32_t dtype) { return dtype == ATTN_DTYPE_FP32 ? 4 : 2; }
+inline int64_t element_bytes(int32_t dtype) {
+  return dtype == ATTN_DTYPE_FP32 ? 4 : 2;
+}
 
 // --- Elements ---------------------------------------------------------------------------------
 
@@ -71,7 +75,8 @@ template <size_t N, class F>
 HWY_INLINE void unroll(F &&f) {
   [&]<size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
     (f(std::integral_constant<size_t, I>{}), ...);
-  }(std::make_index_sequence<N>{});
+  }
+  (std::make_index_sequence<N>{});
 }
 #define ATTN_INLINE_LAMBDA __attribute__((always_inline))
 
@@ -161,7 +166,9 @@ HWY_INLINE void load_pair(const char *HWY_RESTRICT row, int64_t at, VF &a, VF &b
 }
 
 // Whether the pair (a, b) holds even and odd elements rather than two halves.
-constexpr bool interleaved(Format f) { return f == Format::kBf16; }
+constexpr bool interleaved(Format f) {
+  return f == Format::kBf16;
+}
 
 // n elements to fp32 in memory order, zeros up to `padded_n`.
 inline void widen(const void *source, int64_t stride, int32_t dtype, int64_t n, int64_t padded_n,
@@ -241,10 +248,8 @@ HWY_INLINE void store_folded(Op op, VF a, VF b, VF c, VF e, float *HWY_RESTRICT 
 #else
   const DF d;
   const hn::Repartition<uint64_t, DF> d64;
-  const auto ab =
-      hn::BitCast(d64, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce =
-      hn::BitCast(d64, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  const auto ab = hn::BitCast(d64, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(d64, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
   const VF folded = op(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
                        hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
   hn::StoreU(fold_blocks(op, folded), hn::FixedTag<float, 4>(), to);
@@ -252,8 +257,8 @@ HWY_INLINE void store_folded(Op op, VF a, VF b, VF c, VF e, float *HWY_RESTRICT 
 }
 
 // Memory to fetch while a block is computed, in ascending order of addresses and a few lines at a
-// time: bursts fill the line buffers and stall the loads behind them, and rows in another order cost
-// a third of the bandwidth.
+// time: bursts fill the line buffers and stall the loads behind them, and rows in another order
+// cost a third of the bandwidth.
 class Stream {
  public:
   Stream() = default;
@@ -294,8 +299,7 @@ class Stream {
 
 template <int M, Format F, bool kPrefetch>
 HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int64_t depth,
-                             const char *const *k, int n, Stream &next,
-                             float *HWY_RESTRICT s) {
+                             const char *const *k, int n, Stream &next, float *HWY_RESTRICT s) {
   const DF d;
   for (int key = 0; key < n; key += kTileKeys) {
     const char *HWY_RESTRICT rows[kTileKeys] = {k[key], k[key + 1], k[key + 2], k[key + 3]};
@@ -309,9 +313,8 @@ HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int6
       if constexpr (F == Format::kBf16Dot) {
         // 32 elements of 16 bits are as long as 16 floats.
         VF qs[M];
-        unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
-          qs[r] = hn::LoadU(d, q + r * q_stride + at / 2);
-        });
+        unroll<M>([&](auto r)
+                      ATTN_INLINE_LAMBDA { qs[r] = hn::LoadU(d, q + r * q_stride + at / 2); });
         unroll<kTileKeys>([&](auto t) ATTN_INLINE_LAMBDA {
           const VF ks = hn::LoadU(d, reinterpret_cast<const float *>(rows[t]) + at / 2);
           unroll<M>([&](auto r) ATTN_INLINE_LAMBDA { add_bf16_dot(acc[r][t], qs[r], ks); });
@@ -376,9 +379,9 @@ void scores(int rows, const float *q, int64_t q_stride, int64_t depth, const cha
 // --- Output: o[row][:] = alpha_row * o[row][:] + sum over keys of p[row][key] * v_key ----------
 
 template <int M, int P, Format F, bool kPrefetch>
-HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride, const float *HWY_RESTRICT alpha,
-                              const float *HWY_RESTRICT p, const char *const *v, int n, int64_t at,
-                              Stream &next) {
+HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride,
+                              const float *HWY_RESTRICT alpha, const float *HWY_RESTRICT p,
+                              const char *const *v, int n, int64_t at, Stream &next) {
   const DF d;
   VF acc[M][2 * P];
   unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
@@ -461,11 +464,11 @@ struct View {
   int64_t page, token, head;
   int64_t element;  // elements
   int32_t dtype;
-  int32_t width;     // head dim
-  bool direct;       // read in place
-  Format format;     // as it is read
-  int64_t columns;   // as they are read: a multiple of kPair
-  int64_t bytes;     // of a row in memory, for prefetching; 0 if rows are not contiguous
+  int32_t width;    // head dim
+  bool direct;      // read in place
+  Format format;    // as it is read
+  int64_t columns;  // as they are read: a multiple of kPair
+  int64_t bytes;    // of a row in memory, for prefetching; 0 if rows are not contiguous
 };
 
 inline View make_view(const Exec &e, const Sequence &seq, const attn_tensor &t, int32_t width) {
@@ -663,8 +666,8 @@ void pack_queries(const Task &t) {
     for (int row = 0; row < t.rows; row++) {
       int rest;
       const int64_t at = query_place(t.e, q, t.seq, t.query_of(row), rest);
-      const char *from = static_cast<const char *>(q.data) +
-                         (at + t.q_head(head, row) * q.stride[rest]) * size;
+      const char *from =
+          static_cast<const char *>(q.data) + (at + t.q_head(head, row) * q.stride[rest]) * size;
       float *to = t.q + (head * t.rows + row) * stride;
       if (t.k.format == Format::kBf16Dot) {
         uint16_t *bits = reinterpret_cast<uint16_t *>(to);
@@ -697,17 +700,17 @@ void visibility(const Task &t, int head, const Tokens &tokens, uint32_t *HWY_RES
         (range_bits(span.lo, span.hi, first) | range_bits(0, span.sink, first)) & tokens.present;
     if (t.p.has(ATTN_SDPA_MASK)) {
       const attn_tensor &mask = t.a.mask;
-      bits &= packed_bits(static_cast<const uint8_t *>(mask.data) +
-                              place(t.e, mask, t.seq, q_head, query),
-                          mask.stride[mask.rank - 1], max_bytes, first);
+      bits &= packed_bits(
+          static_cast<const uint8_t *>(mask.data) + place(t.e, mask, t.seq, q_head, query),
+          mask.stride[mask.rank - 1], max_bytes, first);
     }
     if (t.p.has(ATTN_SDPA_TAIL_MASK)) {
       const attn_tensor &mask = t.a.tail_mask;
       const int64_t tail = t.seq.keys - t.seq.queries;
       bits &= ~range_bits(tail, t.seq.keys, first) |
-              packed_bits(static_cast<const uint8_t *>(mask.data) +
-                              place(t.e, mask, t.seq, q_head, query),
-                          mask.stride[mask.rank - 1], tail_bytes, first - tail);
+              packed_bits(
+                  static_cast<const uint8_t *>(mask.data) + place(t.e, mask, t.seq, q_head, query),
+                  mask.stride[mask.rank - 1], tail_bytes, first - tail);
     }
     if (t.p.has(ATTN_SDPA_SEGMENT_IDS)) {
       const attn_tensor &qs = t.a.q_segment_ids, &ks = t.a.kv_segment_ids;
@@ -741,7 +744,8 @@ void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &vi
   } else {
     const VF cap = hn::Set(d, t.d.softcap), inverse = hn::Set(d, t.score_scale / t.d.softcap);
     for (int i = 0; i < kBlock; i += kLanes) {
-      hn::StoreU(hn::Mul(cap, tuned::HWY_NAMESPACE::tanh(d, hn::Mul(hn::LoadU(d, s + i), inverse))), d, s + i);
+      hn::StoreU(hn::Mul(cap, tuned::HWY_NAMESPACE::tanh(d, hn::Mul(hn::LoadU(d, s + i), inverse))),
+                 d, s + i);
     }
   }
   if (t.p.has(ATTN_SDPA_BIAS)) {
@@ -757,9 +761,8 @@ void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &vi
   }
   if (t.p.has(ATTN_SDPA_ALIBI)) {
     const attn_tensor &slopes = t.a.alibi_slopes;
-    const int64_t at = slopes.rank == 2
-                           ? t.seq.batch * slopes.stride[0] + q_head * slopes.stride[1]
-                           : q_head * slopes.stride[0];
+    const int64_t at = slopes.rank == 2 ? t.seq.batch * slopes.stride[0] + q_head * slopes.stride[1]
+                                        : q_head * slopes.stride[0];
     const float slope = static_cast<const float *>(slopes.data)[at];
     const int64_t distance = tokens.first - (query + t.seq.offset);
     for (int key = 0; key < kBlock; key++) {
@@ -855,8 +858,7 @@ void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64
 }
 
 void dispatch_outputs(Format f, int rows, float *o, int64_t o_stride, const float *alpha,
-                      const float *p, const char *const *v, int n, int64_t columns,
-                      Stream &next) {
+                      const float *p, const char *const *v, int n, int64_t columns, Stream &next) {
   switch (f) {
     case Format::kFp32:
       return outputs<Format::kFp32>(rows, o, o_stride, alpha, p, v, n, columns, next);
@@ -1154,8 +1156,7 @@ void run(const Exec &e, int64_t task, int thread) {
         finish(e, seq, q_head, query, t.m[at], t.l[at], o, t.v.format);
         continue;
       }
-      const int64_t slot =
-          ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride + split;
+      const int64_t slot = ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride + split;
       e.partial_ml[slot * 2] = t.m[at];
       e.partial_ml[slot * 2 + 1] = t.l[at];
       float *to = e.partial_o + slot * d.head_dim_v;

@@ -12,8 +12,8 @@ namespace attn::cpu::tuned {
 namespace {
 
 #if defined(__x86_64__) || defined(__i386__)
-// clang 14 does not know "f16c" as a name for __builtin_cpu_supports. The registers that it works on
-// are those of avx2, which that function checks.
+// clang 14 does not know "f16c" as a name for __builtin_cpu_supports. The registers that it works
+// on are those of avx2, which that function checks.
 bool supports_f16c() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & (1u << 29)) != 0;
