@@ -135,5 +135,10 @@ def suite(title, command, counter, **options):
     if status == 0 and count.passed == 0:
         say(f"  {title} ran no test: that counts as a failure")
         count = Count(0, count.failed + 1)
-    say(f"  {title}: {count.passed} passed, {count.failed} failed")
+    skipped = _total(r"(\d+) skipped.* in [\d.]+", output) + _total(r"^Skipped: +(\d+)", output)
+    aside = f" ({skipped} could not run here: see the log)" if skipped else ""
+    say(f"  {title}: {count.passed} passed, {count.failed} failed{aside}")
+    for line in output.splitlines():
+        if "NOT RUN" in line or line.startswith("SKIPPED"):
+            say(f"    {line.strip()}")
     return count

@@ -85,7 +85,7 @@ def fuzz(build):
 
 def python(build):
     path = build()
-    count = suite("pytest", [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
+    count = suite("pytest", [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider",
                              ROOT / "bindings/python/tests"], "pytest", env=python_env(path))
     count += suite("python example", [sys.executable, ROOT / "examples/python/attention.py"],
                    "status", env=python_env(path))
