@@ -82,8 +82,9 @@ class Neighbours:
     def disturbed(self) -> bool:
         now = Neighbours()
         wall = now.wall - self.wall
-        return (now.stalled - self.stalled > 0.05 * wall + 1e-3
-                or now.others - self.others > 0.3 * wall + 3 * self.TICK)
+        if self.PRESSURE.exists():
+            return now.stalled - self.stalled > 0.05 * wall + 1e-3
+        return now.others - self.others > 0.3 * wall + 3 * self.TICK
 
 
 @dataclasses.dataclass
@@ -105,7 +106,7 @@ def compare(contenders: list[Contender], effort: Effort) -> Times:
         settle()
         calls[contender.name] = calls_a_turn(contender, effort)
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    patience, disturbed = 2 * effort.rounds * len(contenders), 0
+    patience, disturbed = effort.rounds * len(contenders), 0
     for number in range(effort.rounds):
         shift = number % len(contenders)
         for contender in contenders[shift:] + contenders[:shift]:
@@ -126,7 +127,7 @@ def compare(contenders: list[Contender], effort: Effort) -> Times:
                     disturbed += 1
                     break
                 patience -= 1
-                time.sleep(0.1)
+                time.sleep(0.05)
             times[contender.name].append(passed / count)
     return Times({name: statistics.median(values) * 1e6 for name, values in times.items()},
                  disturbed)
