@@ -70,3 +70,13 @@ TEST_CASE("segments match if equal and not negative") {
   CHECK_FALSE(attn::same_segment(3, 4));
   CHECK_FALSE(attn::same_segment(-1, -1));
 }
+
+TEST_CASE("a tail mask covers the last keys alone") {
+  const uint8_t none[1] = {0}, second[1] = {2};
+  CHECK(attn::tail_bit(none, 1, 3, 10, 6));
+  CHECK_FALSE(attn::tail_bit(none, 1, 3, 10, 7));
+  CHECK(attn::tail_bit(second, 1, 3, 10, 8));
+  // More queries than keys: key 0 is not bit 0.
+  CHECK(attn::tail_bit(second, 1, 3, 2, 0));
+  CHECK_FALSE(attn::tail_bit(second, 1, 3, 2, 1));
+}
