@@ -54,23 +54,36 @@ def ops(build):
     return suite("attn-check", [path / "tests/ops/attn-check", "--backend", "cpu"], "plain")
 
 
-def sanitized(name, options, env):
-    def go(build):
-        path = build(f"build/{name}", "-Dbuildtype=debugoptimized", f"-Db_sanitize={options}",
-                     "-Db_lundef=false", targets=["tests/ops/attn-check"])
-        return suite(name, [path / "tests/ops/attn-check", "--backend", "cpu", "--quick"], "plain",
-                     env=env)
-    return go
+def clang_build(build, directory, sanitizers, *options, targets):
+    """A sanitizer build. clang compiles the SIMD kernels with sanitizers much faster than gcc."""
+    clang = next(name for name in ("clang-14", "clang") if shutil.which(name))
+    return build(directory, "-Dbuildtype=debugoptimized", f"-Db_sanitize={sanitizers}",
+                 "-Db_lundef=false", *options, targets=targets,
+                 env={"CC": clang, "CXX": clang.replace("clang", "clang++")})
+
+
+def hostile_build(build):
+    """With address and undefined-behaviour sanitizers, and libFuzzer's instrumentation."""
+    return clang_build(
+        build, "build/asan", "address,undefined", "-Dfuzz=true",
+        "-Dcpp_args=-fsanitize=fuzzer-no-link -fno-sanitize-recover=all",
+        targets=["tests/ops/attn-check", "tests/fuzz/fuzz-plan", "tests/fuzz/fuzz-execute"])
+
+
+def asan(build):
+    path = hostile_build(build)
+    return suite("asan", [path / "tests/ops/attn-check", "--backend", "cpu", "--quick"], "plain",
+                 env={"UBSAN_OPTIONS": "print_stacktrace=1"})
+
+
+def tsan(build):
+    path = clang_build(build, "build/tsan", "thread", targets=["tests/ops/attn-check"])
+    return suite("tsan", [path / "tests/ops/attn-check", "--backend", "cpu", "--quick"], "plain",
+                 env={"TSAN_OPTIONS": "halt_on_error=1"})
 
 
 def fuzz(build):
-    clang = next(name for name in ("clang-14", "clang") if shutil.which(name))
-    path = build(
-        "build/fuzz", "-Dbuildtype=debugoptimized", "-Dfuzz=true", "-Db_lundef=false",
-        "-Db_sanitize=address,undefined",
-        "-Dcpp_args=-fsanitize=fuzzer-no-link -fno-sanitize-recover=all",
-        targets=["tests/fuzz/fuzz-plan", "tests/fuzz/fuzz-execute"],
-        env={"CC": clang, "CXX": clang.replace("clang", "clang++")})
+    path = hostile_build(build)
     seconds = int(os.environ.get("ATTN_FUZZ_SECONDS", "30"))  # each of the two targets
     count = Count()
     for target in ("plan", "execute"):
@@ -136,11 +149,8 @@ SUITES = [
     Suite("go", "the Go package and its example", script("bindings/go/test"), ("go",)),
     Suite("demo", "sentence search on real sentences", demo, ("demo",)),
     Suite("lint", "formatting and types", lint),
-    Suite("asan", "attn-check under address and undefined-behaviour sanitizers",
-          sanitized("asan", "address,undefined",
-                    {"UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})),
-    Suite("tsan", "attn-check under the thread sanitizer",
-          sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"})),
+    Suite("asan", "attn-check under address and undefined-behaviour sanitizers", asan),
+    Suite("tsan", "attn-check under the thread sanitizer", tsan),
     Suite("fuzz", "60 seconds of hostile descriptors and arguments", fuzz),
 ]
 SUITES_BY_NAME = {s.name: s for s in SUITES}
