@@ -1,6 +1,7 @@
 """libattn's tasks. ./dev runs this; `./dev --help` lists them."""
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -48,13 +49,21 @@ def prepare(*what):
             pip(name)
 
 
+def has_tests(path):
+    options = json.loads((path / "meson-info/intro-buildoptions.json").read_text())
+    return next(option["value"] for option in options if option["name"] == "tests")
+
+
 def build(directory="build/release", *options, targets=(), env=None):
     """Configures (once) and compiles; a second call costs what changed."""
     path = ROOT / directory
+    meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     if not (path / "build.ninja").exists():
         run(f"configuring {directory}",
-            [sys.executable, "-m", "mesonbuild.mesonmain", "setup", path, ROOT,
-             f"-Dpython={sys.executable}", *options], env=env)
+            [*meson, "setup", path, ROOT, f"-Dpython={sys.executable}", *options], env=env)
+    elif "-Dtests=false" not in options and not has_tests(path):
+        # The demo was here first, and needs no tests: nor what they need installed.
+        run(f"adding tests to {directory}", [*meson, "configure", path, "-Dtests=true"])
     run(f"building {directory}", ["ninja", "-C", path, *targets], env=env)
     return path
 
@@ -67,7 +76,7 @@ def task_build(_):
 
 def task_demo(arguments):
     prepare("build", "demo")
-    path = build(targets=["python-package"])
+    path = build("build/release", "-Dtests=false", targets=["python-package"])
     command = [sys.executable, ROOT / "examples/python/sentence_search.py", *arguments.rest]
     return subprocess.run(command, env=suites.python_env(path)).returncode
 
