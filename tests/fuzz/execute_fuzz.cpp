@@ -232,12 +232,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             workspace_bytes = static_cast<size_t>(
                 std::min<uint64_t>(static_cast<uint64_t>(in.hostile()), workspace_bytes));
             break;
-          case 1:
-            workspace += in.below(64);
+          case 1: {
+            if (workspace == nullptr) break;
             // Only as much as is left.
-            workspace_bytes = std::min(
-                workspace_bytes, static_cast<size_t>(arena.data() + arena.size() - workspace));
+            const auto left = static_cast<size_t>(arena.data() + arena.size() - workspace);
+            const size_t shift = std::min(left, static_cast<size_t>(in.below(64)));
+            workspace += shift;
+            workspace_bytes = std::min(workspace_bytes, left - shift);
             break;
+          }
           case 2:
             workspace = nullptr;
             break;
