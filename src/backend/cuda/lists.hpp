@@ -1,0 +1,13 @@
+// CUDA's tables of implementations, for the registry.
+#pragma once
+
+#include "ops/merge/problem.hpp"
+#include "ops/sdpa/problem.hpp"
+
+namespace attn::cuda {
+
+// `pass` is an attn_sdpa_pass.
+sdpa::List sdpa_list(int32_t pass);
+merge::List merge_list();
+
+}  // namespace attn::cuda
