@@ -81,6 +81,11 @@ typedef enum attn_layout {
 #define ATTN_SDPA_LATENT_KV (1ull << 14)
 #define ATTN_SDPA_RETURN_LSE (1ull << 15)     /* args.lse is written */
 #define ATTN_SDPA_RETURN_ROW_MAX (1ull << 16) /* args.row_max is written */
+/* Products of an fp32 problem may round their factors to TF32 (10 bits of mantissa), which tensor
+ * cores multiply several times faster. Without it, results are those of fp32 products. It is a
+ * permission: a backend that multiplies in fp32 anyway, as the CPU's does, serves it with its fp32
+ * results. q_dtype must be FP32. Since ABI 1.1. */
+#define ATTN_SDPA_ALLOW_TF32 (1ull << 17)
 
 /* Gradients to compute, or'ed into attn_sdpa_desc.grads. */
 #define ATTN_SDPA_GRAD_Q (1u << 0) /* args.dq */

@@ -15,7 +15,7 @@
 /* The ABI's version. MAJOR is the SONAME: libattn.so.MAJOR. It changes only if a client's binary
  * could break, which we intend never. MINOR grows with every release that adds to the ABI. */
 #define ATTN_ABI_MAJOR 1
-#define ATTN_ABI_MINOR 0
+#define ATTN_ABI_MINOR 1
 #define ATTN_ABI_VERSION ((ATTN_ABI_MAJOR << 16) | ATTN_ABI_MINOR)
 
 #ifdef __cplusplus

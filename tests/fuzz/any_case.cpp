@@ -26,7 +26,8 @@ check::SdpaCase any_case(Reader &in) {
   }
   // Two bytes of options; those that do not fit each other are the library's to refuse.
   c.flags = (uint64_t{in.byte()} | uint64_t{in.byte()} << 8 | uint64_t{in.byte()} << 16) &
-            ((ATTN_SDPA_RETURN_ROW_MAX << 1) - 1);
+            ((ATTN_SDPA_ALLOW_TF32 << 1) - 1);
+  if (c.q_dtype != ATTN_DTYPE_FP32) c.flags &= ~ATTN_SDPA_ALLOW_TF32;
   if (c.pass == ATTN_SDPA_BACKWARD) {
     c.flags &= ~(ATTN_SDPA_RETURN_LSE | ATTN_SDPA_RETURN_ROW_MAX);
     c.grads = in.byte() & 0x7f;

@@ -115,8 +115,21 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
   desc("desc-size-absurd", dense, kInvalid, "desc", "4294967295", DESC(struct_size, UINT32_MAX));
   desc("pass", dense, kInvalid, "desc.pass", "2", DESC(pass, 2));
   desc("pass-negative", dense, kInvalid, "desc.pass", "-1", DESC(pass, -1));
-  desc("unknown-flag", dense, kVersion, "desc.flags", "", DESC(flags, d.flags | 1ull << 17));
+  desc("unknown-flag", dense, kVersion, "desc.flags", "", DESC(flags, d.flags | 1ull << 18));
   desc("highest-flag", dense, kVersion, "desc.flags", "", DESC(flags, d.flags | 1ull << 63));
+  desc("tf32-of-bf16", dense, kInvalid, "desc.flags", "bf16", [](attn_sdpa_desc &d) {
+    d.flags |= ATTN_SDPA_ALLOW_TF32;
+    d.q_dtype = ATTN_DTYPE_BF16;
+  });
+  desc("tf32-of-int8", quant, kInvalid, "desc.flags", "int8", [](attn_sdpa_desc &d) {
+    d.flags |= ATTN_SDPA_ALLOW_TF32;
+    d.q_dtype = ATTN_DTYPE_INT8;
+    d.q_quant.granularity = ATTN_QUANT_TENSOR;
+  });
+  desc("tf32-backward-of-fp16", backward, kInvalid, "desc.flags", "fp16", [](attn_sdpa_desc &d) {
+    d.flags |= ATTN_SDPA_ALLOW_TF32;
+    d.q_dtype = ATTN_DTYPE_FP16;
+  });
   desc("unknown-grad", backward, kVersion, "desc.grads", "", DESC(grads, 1u << 7));
   desc("grads-in-forward", dense, kInvalid, "desc.grads", "", DESC(grads, ATTN_SDPA_GRAD_Q));
   desc("grad-bias-without-bias", backward, kInvalid, "desc.grads", "BIAS",

@@ -11,6 +11,7 @@ from tools.capi import AttnError, Library
 ROWS: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
     ("Data types", [
         ("fp32", {}),
+        ("fp32, TF32 allowed", {"flags": "ALLOW_TF32"}),
         ("fp16", {"q_dtype": "FP16"}),
         ("bf16", {"q_dtype": "BF16"}),
         ("bf16 in, fp32 out", {"q_dtype": "BF16", "out_dtype": "FP32"}),

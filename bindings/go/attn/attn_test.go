@@ -98,6 +98,20 @@ func TestForwardFP32(t *testing.T) { testType[float32](t) }
 func TestForwardFP16(t *testing.T) { testType[Float16](t) }
 func TestForwardBF16(t *testing.T) { testType[BFloat16](t) }
 
+// The CPU multiplies in fp32, which the permission to use TF32 allows.
+func TestTF32IsAPermission(t *testing.T) {
+	q, k, v := inputs[float32](small, 21)
+	plain, _ := run(t, small, small.desc(FP32), q, k, v, nil)
+	desc := small.desc(FP32)
+	desc.Flags = AllowTF32
+	allowed, _ := run(t, small, desc, q, k, v, nil)
+	for i := range plain {
+		if plain[i] != allowed[i] {
+			t.Fatalf("element %d: %v without, %v with", i, plain[i], allowed[i])
+		}
+	}
+}
+
 // More queries than keys: bottom-right causal leaves the first queries without a key.
 func TestRowsWithoutAKey(t *testing.T) {
 	p := small
@@ -419,6 +433,7 @@ func TestErrorsNameTheField(t *testing.T) {
 	expect(t, plan(func(d *SDPADesc) { d.NumKVHeads = 4 }), ErrInvalidArgument, "desc.num_kv_heads", "4")
 	expect(t, plan(func(d *SDPADesc) { d.SoftmaxScale = 0 }), ErrInvalidArgument, "desc.softmax_scale", "0")
 	expect(t, plan(func(d *SDPADesc) { d.Flags = 1 << 63 }), ErrVersion, "desc.flags", "")
+	expect(t, plan(func(d *SDPADesc) { d.Flags, d.QDType = AllowTF32, FP16 }), ErrInvalidArgument, "desc.flags", "fp16")
 	expect(t, plan(func(d *SDPADesc) { d.Flags, d.Activation, d.SiLUDivisor = ReturnLSE, SiLU, 4 }),
 		ErrUnsupported, "desc.flags", "SILU")
 	desc := small.desc(FP32)

@@ -31,6 +31,7 @@ const (
 	LatentKV        SDPAFlags = C.ATTN_SDPA_LATENT_KV         // V is the first columns of K (MLA)
 	ReturnLSE       SDPAFlags = C.ATTN_SDPA_RETURN_LSE        // SDPAArgs.LSE is written
 	ReturnRowMax    SDPAFlags = C.ATTN_SDPA_RETURN_ROW_MAX    // SDPAArgs.RowMax is written
+	AllowTF32       SDPAFlags = C.ATTN_SDPA_ALLOW_TF32        // fp32: products may round to TF32
 )
 
 // Gradients that a backward pass computes, or'ed together.

@@ -70,6 +70,7 @@ class SdpaOptions(TypedDict, total=False):
     split: str
     split_size: int
     determinism: str
+    allow_tf32: bool
     layout: str
     kv_layout: str
     implementation: str
@@ -338,6 +339,8 @@ class _Builder:
             fields["window_left"], fields["window_right"] = window
         if scalars.get("lse_includes_sink"):
             self.flags.append("lse_includes_sink")
+        if scalars.get("allow_tf32"):
+            self.flags.append("allow_tf32")
         for name in ("softcap", "chunk_size", "sink_tokens", "alignment", "activation",
                      "silu_divisor", "lse_base", "split_size", "determinism"):
             if name in scalars:
@@ -517,6 +520,8 @@ def sdpa(
         out_dtype [that of q]. lse_base ["e"]: or "2".
         split ["auto"]: or "none", "fixed" with split_size. determinism ["fast"]: or
             "run_to_run", "batch_invariant".
+        allow_tf32 [False]: products of fp32 q may round their factors to TF32, which is faster on
+            tensor cores; the CPU multiplies in fp32 all the same.
         layout ["bshd"]: "bhsd" if heads come before tokens in q, k, v, gate, out; kv_layout
             [layout]: for k and v alone. Only strides differ.
         implementation: the name of one, see Plan.implementations.

@@ -90,6 +90,17 @@ def test_any_combination(data):
         assert_close(lse[i], expected[1])
 
 
+def test_tf32_is_a_permission(rng):
+    q, k, v = qkv(rng)
+    # fp32 products satisfy it: the CPU has no others.
+    np.testing.assert_array_equal(attn.sdpa(q, k, v, allow_tf32=True), attn.sdpa(q, k, v))
+    half = [x.astype(np.float16) for x in (q, k, v)]
+    with pytest.raises(attn.InvalidArgumentError, match="fp16.*fp32") as caught:
+        attn.sdpa(*half, allow_tf32=True)
+    assert caught.value.field == "desc.flags"
+    attn.sdpa(*half, allow_tf32=False)
+
+
 def test_segment_ids(rng):
     q, k, v = qkv(rng, sq=10, sk=10)
     ids = np.sort(rng.integers(-1, 3, (2, 10)), axis=1)  # int64: converted

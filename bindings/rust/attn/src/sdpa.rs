@@ -263,6 +263,9 @@ impl SdpaDesc {
         return_lse = ATTN_SDPA_RETURN_LSE;
         /// row_max is written.
         return_row_max = ATTN_SDPA_RETURN_ROW_MAX;
+        /// Products of an fp32 problem may round their factors to TF32, which is faster on tensor
+        /// cores; the CPU multiplies in fp32 all the same. For q of FP32 only.
+        allow_tf32 = ATTN_SDPA_ALLOW_TF32;
     }
 
     /// Only keys from `p_i - left` to `p_i + right`; -1 = unbounded.

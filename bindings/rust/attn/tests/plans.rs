@@ -47,6 +47,9 @@ fn errors_name_the_field() {
 
     let error = context.sdpa(&desc().softmax_scale(f32::NAN)).unwrap_err();
     assert_eq!(error.field(), "desc.softmax_scale");
+    let error = context.sdpa(&SHAPE.desc(DType::FP16).allow_tf32()).unwrap_err();
+    assert_eq!(error.field(), "desc.flags");
+    assert!(error.message().contains("fp16"), "{error}");
     let error = context.sdpa_supported(&desc().dropout(1.5)).unwrap_err();
     assert_eq!(error.field(), "desc.dropout_p");
     let error = context.sdpa_backward_supported(&desc().num_kv_heads(3)).unwrap_err();

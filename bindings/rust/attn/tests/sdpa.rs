@@ -78,6 +78,15 @@ fn forward_bf16() {
     check_type::<bf16>();
 }
 
+/// The CPU multiplies in fp32, which the permission to use TF32 allows.
+#[test]
+fn tf32_is_a_permission() {
+    let data = inputs::<f32>(SHAPE, 21);
+    let (plain, _) = run!(SHAPE, SHAPE.desc(DType::FP32), &data, |args| args);
+    let (allowed, _) = run!(SHAPE, SHAPE.desc(DType::FP32).allow_tf32(), &data, |args| args);
+    assert_eq!(plain, allowed);
+}
+
 /// More queries than keys: bottom-right causal leaves the first queries without a key.
 #[test]
 fn rows_without_a_key_are_zero() {

@@ -25,6 +25,7 @@ pub const ATTN_SDPA_SEQUSED_K: u64 = 8192;
 pub const ATTN_SDPA_LATENT_KV: u64 = 16384;
 pub const ATTN_SDPA_RETURN_LSE: u64 = 32768;
 pub const ATTN_SDPA_RETURN_ROW_MAX: u64 = 65536;
+pub const ATTN_SDPA_ALLOW_TF32: u64 = 131072;
 pub const ATTN_SDPA_GRAD_Q: u32 = 1;
 pub const ATTN_SDPA_GRAD_K: u32 = 2;
 pub const ATTN_SDPA_GRAD_V: u32 = 4;
@@ -36,8 +37,8 @@ pub const ATTN_VERSION_MAJOR: u32 = 0;
 pub const ATTN_VERSION_MINOR: u32 = 1;
 pub const ATTN_VERSION_PATCH: u32 = 0;
 pub const ATTN_ABI_MAJOR: u32 = 1;
-pub const ATTN_ABI_MINOR: u32 = 0;
-pub const ATTN_ABI_VERSION: u32 = 65536;
+pub const ATTN_ABI_MINOR: u32 = 1;
+pub const ATTN_ABI_VERSION: u32 = 65537;
 /// done
 pub const ATTN_OK: attn_status = 0;
 /** A field or argument breaks a documented rule (an unknown enum value too). The error names
