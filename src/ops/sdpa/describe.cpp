@@ -83,10 +83,11 @@ int32_t check_dtypes(Problem &p, const ErrorSink &error) {
   if (status == ATTN_OK) status = check_data_dtype("desc.v_dtype", d.v_dtype, error);
   if (status == ATTN_OK) status = check_data_dtype("desc.out_dtype", d.out_dtype, error);
   if (status == ATTN_OK && p.has(ATTN_SDPA_ALLOW_TF32) && d.q_dtype != ATTN_DTYPE_FP32) {
-    return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.flags",
-                      "desc.flags has ALLOW_TF32, which is about fp32 products, but desc.q_dtype is "
-                      "%s; it must be fp32",
-                      dtype_name(d.q_dtype));
+    return error.fail(
+        ATTN_ERROR_INVALID_ARGUMENT, "desc.flags",
+        "desc.flags has ALLOW_TF32, which is about fp32 products, but desc.q_dtype is "
+        "%s; it must be fp32",
+        dtype_name(d.q_dtype));
   }
   if (status == ATTN_OK) status = check_quant("desc.q_quant", d.q_quant, d.q_dtype, error);
   if (status == ATTN_OK) status = check_quant("desc.k_quant", d.k_quant, d.k_dtype, error);
