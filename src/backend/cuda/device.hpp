@@ -39,11 +39,13 @@ struct Kernel {
   const Image *image;
 };
 
-#define ATTN_CUDA_IMAGE(entry, begin, end)             \
-  extern "C" const unsigned char begin[], end[];       \
+#define ATTN_CUDA_IMAGE(entry, begin, end)       \
+  extern "C" const unsigned char begin[], end[]; \
   static constinit const ::attn::cuda::Image entry##_image(begin, end);
 #define ATTN_CUDA_KERNEL(entry) \
-  ::attn::cuda::Kernel { #entry, &entry##_image }
+  ::attn::cuda::Kernel {        \
+#entry, &entry##_image      \
+  }
 
 struct LaunchShape {
   uint32_t grid[3];
