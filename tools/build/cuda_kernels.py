@@ -127,13 +127,15 @@ def defines_of(variant: Variant) -> list[str]:
 
 # --- finding nvcc -------------------------------------------------------------------------------
 
-def find_nvcc() -> Optional[pathlib.Path]:
-    """ATTN_NVCC, PATH, or the packages of this Python (nvidia-cuda-nvcc from PyPI)."""
+def find_nvcc(last: str) -> Optional[pathlib.Path]:
+    """ATTN_NVCC, the last one found, PATH, or this Python's packages (nvidia-cuda-nvcc)."""
     asked_for = os.environ.get("ATTN_NVCC")
     if asked_for:
         if not os.access(asked_for, os.X_OK):
             fail(f"ATTN_NVCC is {asked_for}, which cannot be run")
         return pathlib.Path(asked_for)
+    if last and os.access(last, os.X_OK):
+        return pathlib.Path(last)
     on_path = shutil.which("nvcc")
     if on_path:
         return pathlib.Path(on_path)
@@ -152,9 +154,9 @@ def nvcc_version(nvcc: pathlib.Path) -> str:
     return re.search(r"V(\d+\.\d+\.\d+)", output.stdout)[1]
 
 
-def task_find(_: argparse.Namespace) -> None:
+def task_find(arguments: argparse.Namespace) -> None:
     """Prints nvcc's path and version, or fails with the reason."""
-    nvcc = find_nvcc()
+    nvcc = find_nvcc(remembered(arguments.build).get("nvcc", ""))
     if nvcc is None:
         sys.exit("nvcc was not found")
     version = nvcc_version(nvcc)
@@ -167,6 +169,12 @@ def task_find(_: argparse.Namespace) -> None:
 
 # --- configuring --------------------------------------------------------------------------------
 
+def remembered(build: pathlib.Path) -> dict[str, str]:
+    """What the build folder was configured with: ninja may configure anew in another environment."""
+    path = build / "toolchain.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def write_if_changed(path: pathlib.Path, text: str) -> None:
     if not path.exists() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,10 +184,10 @@ def write_if_changed(path: pathlib.Path, text: str) -> None:
 def task_configure(arguments: argparse.Namespace) -> None:
     """Writes the tables' headers; prints `table entry` for each variant."""
     root, build = arguments.root, arguments.build
-    cache = os.environ.get("ATTN_CUDA_CACHE") or build / "cuda-cache"
+    cache = (os.environ.get("ATTN_CUDA_CACHE") or remembered(build).get("cache") or
+             build / "cuda-cache")
     write_if_changed(build / "toolchain.json", json.dumps({
-        "nvcc": arguments.nvcc, "version": arguments.version,
-        "cache": str(pathlib.Path(cache).absolute())}))
+        "nvcc": arguments.nvcc, "cache": str(pathlib.Path(cache).absolute())}))
     entries = []
     for name in arguments.tables:
         table = read_table(root / name)
@@ -238,10 +246,10 @@ def store(path: pathlib.Path, data: bytes) -> None:
 
 
 class Compiler:
-    def __init__(self, toolchain: dict[str, str], root: pathlib.Path, table: Table,
+    def __init__(self, toolchain: dict[str, str], version: str, root: pathlib.Path, table: Table,
                  variant: Variant):
         self.nvcc = toolchain["nvcc"]
-        self.version = toolchain["version"]
+        self.version = version
         self.cache = pathlib.Path(toolchain["cache"])
         self.table, self.variant = table, variant
         self.folders = [root, root / "include"]
@@ -335,7 +343,7 @@ def task_compile(arguments: argparse.Namespace) -> None:
     variant = next((v for v in table.variants if v.entry == arguments.entry), None)
     if variant is None:
         fail(f"{table.path} has no {arguments.entry}: configure again")
-    compiler = Compiler(toolchain, arguments.root, table, variant)
+    compiler = Compiler(toolchain, arguments.version, arguments.root, table, variant)
     data, said, compiled = compiler.compile()
     bad = complaints(said)
     if table.performance and bad:
@@ -399,12 +407,11 @@ def main() -> None:
         return task
 
     path = pathlib.Path
-    add(task_find)
-    configure = add(task_configure, ("root", path), ("build", path), ("nvcc", str),
-                    ("version", str))
+    add(task_find, ("build", path))
+    configure = add(task_configure, ("root", path), ("build", path), ("nvcc", str))
     configure.add_argument("tables", nargs="*", help="such as kernels/cuda/sm80/sdpa/forward.toml")
-    add(task_compile, ("root", path), ("toolchain", path), ("table", str), ("entry", str),
-        ("output", path), ("report", path), ("depfile", path))
+    add(task_compile, ("root", path), ("toolchain", path), ("version", str), ("table", str),
+        ("entry", str), ("output", path), ("report", path), ("depfile", path))
     embed = add(task_embed, ("toolchain", path), ("output", path))
     embed.add_argument("fatbins", nargs="*", type=path)
     arguments = parser.parse_args()
