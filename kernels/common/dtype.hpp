@@ -76,11 +76,17 @@ using E4m3fnuzFormat = MiniFloat<3, 8, 7, 0x7f, 0x7f, 0x00>;
 using E2m1Format = MiniFloat<1, 1, 3, 0x7, 0x7, 0x7>;
 
 ATTN_HD inline float decode_fp16(uint16_t code) {
+#if defined(__CUDA_ARCH__)
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(code));
+  return value;
+#else
   if ((code & 0x7c00) == 0x7c00) {  // infinity or NaN
     return float_from_bits(static_cast<uint32_t>(code & 0x8000) << 16 | 0x7f800000u |
                            static_cast<uint32_t>(code & 0x3ff) << 13);
   }
   return Fp16Format::decode(code);
+#endif
 }
 ATTN_HD inline uint16_t encode_fp16(double value) {
   return static_cast<uint16_t>(Fp16Format::encode(value));
@@ -209,5 +215,40 @@ struct Codec<ATTN_DTYPE_FP4_E2M1> {
     store_nibble(base, i, encode_e2m1(value));
   }
 };
+
+// Calls fn with the codec of a data dtype.
+template <class Fn>
+ATTN_HD inline void with_codec(int32_t dtype, const Fn &fn) {
+  switch (dtype) {
+    case ATTN_DTYPE_FP32:
+      return fn(Codec<ATTN_DTYPE_FP32>());
+    case ATTN_DTYPE_FP16:
+      return fn(Codec<ATTN_DTYPE_FP16>());
+    case ATTN_DTYPE_BF16:
+      return fn(Codec<ATTN_DTYPE_BF16>());
+    case ATTN_DTYPE_FP8_E4M3FN:
+      return fn(Codec<ATTN_DTYPE_FP8_E4M3FN>());
+    case ATTN_DTYPE_FP8_E5M2:
+      return fn(Codec<ATTN_DTYPE_FP8_E5M2>());
+    case ATTN_DTYPE_FP8_E4M3FNUZ:
+      return fn(Codec<ATTN_DTYPE_FP8_E4M3FNUZ>());
+    case ATTN_DTYPE_INT8:
+      return fn(Codec<ATTN_DTYPE_INT8>());
+    case ATTN_DTYPE_INT4:
+      return fn(Codec<ATTN_DTYPE_INT4>());
+    case ATTN_DTYPE_FP4_E2M1:
+      return fn(Codec<ATTN_DTYPE_FP4_E2M1>());
+    default:
+      return;
+  }
+}
+
+// An element of any data or scale dtype.
+ATTN_HD inline double load_scalar(const void *data, int32_t dtype, int64_t offset) {
+  if (dtype == ATTN_DTYPE_FP8_E8M0) return Codec<ATTN_DTYPE_FP8_E8M0>::load(data, offset);
+  double value = 0;
+  with_codec(dtype, [&](auto codec) { value = codec.load(data, offset); });
+  return value;
+}
 
 }  // namespace attn

@@ -19,18 +19,6 @@ using merge::Problem;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr int64_t kRowsPerTask = 16;
 
-template <class Fn>
-void with_codec(int32_t dtype, const Fn &fn) {
-  switch (dtype) {
-    case ATTN_DTYPE_FP32:
-      return fn(Codec<ATTN_DTYPE_FP32>());
-    case ATTN_DTYPE_FP16:
-      return fn(Codec<ATTN_DTYPE_FP16>());
-    default:
-      return fn(Codec<ATTN_DTYPE_BF16>());
-  }
-}
-
 double fp32_at(const attn_tensor &t, int64_t offset) {
   return static_cast<double>(static_cast<const float *>(t.data)[offset]);
 }

@@ -106,7 +106,8 @@ class Forward {
   Forward(const Problem &problem, const Call &call)
       : in_(problem, call),
         p_(problem),
-        out_(call.args.out, problem.d.out_quant, call.args.out_scale, problem.d.head_dim_v) {
+        out_(scaled_view(call.args.out, problem.d.out_quant, call.args.out_scale,
+                         problem.d.head_dim_v)) {
     if (p_.has(ATTN_SDPA_RETURN_LSE)) lse_ = query_view(call.args.lse, false);
     if (p_.has(ATTN_SDPA_RETURN_ROW_MAX)) row_max_ = query_view(call.args.row_max, false);
   }
@@ -222,7 +223,7 @@ class Forward {
 
   Inputs in_;
   const Problem &p_;
-  ScaledView out_;
+  ScaledRows out_;
   QueryView lse_ = {}, row_max_ = {};
 };
 

@@ -4,43 +4,10 @@
 #include <cstdint>
 
 #include "kernels/common/dtype.hpp"
+#include "kernels/common/query.hpp"
 #include "kernels/common/sequence.hpp"
 
 namespace attn::cpu::reference {
-
-// Calls fn with the codec of a tensor's dtype; the switch is per row, not per element.
-template <class Fn>
-inline void with_codec(int32_t dtype, const Fn &fn) {
-  switch (dtype) {
-    case ATTN_DTYPE_FP32:
-      return fn(Codec<ATTN_DTYPE_FP32>());
-    case ATTN_DTYPE_FP16:
-      return fn(Codec<ATTN_DTYPE_FP16>());
-    case ATTN_DTYPE_BF16:
-      return fn(Codec<ATTN_DTYPE_BF16>());
-    case ATTN_DTYPE_FP8_E4M3FN:
-      return fn(Codec<ATTN_DTYPE_FP8_E4M3FN>());
-    case ATTN_DTYPE_FP8_E5M2:
-      return fn(Codec<ATTN_DTYPE_FP8_E5M2>());
-    case ATTN_DTYPE_FP8_E4M3FNUZ:
-      return fn(Codec<ATTN_DTYPE_FP8_E4M3FNUZ>());
-    case ATTN_DTYPE_INT8:
-      return fn(Codec<ATTN_DTYPE_INT8>());
-    case ATTN_DTYPE_INT4:
-      return fn(Codec<ATTN_DTYPE_INT4>());
-    case ATTN_DTYPE_FP4_E2M1:
-      return fn(Codec<ATTN_DTYPE_FP4_E2M1>());
-    default:
-      return;
-  }
-}
-
-inline double load_scalar(const void *data, int32_t dtype, int64_t offset) {
-  if (dtype == ATTN_DTYPE_FP8_E8M0) return Codec<ATTN_DTYPE_FP8_E8M0>::load(data, offset);
-  double value = 0;
-  with_codec(dtype, [&](auto codec) { value = codec.load(data, offset); });
-  return value;
-}
 
 inline void load_row(const TokenView &t, TokenPlace place, int64_t head, int64_t n, double *row) {
   const int64_t offset = t.offset(place, head);
@@ -68,28 +35,10 @@ inline void store_zeros(const TokenView &t, TokenPlace place, int64_t head, int6
   });
 }
 
-// A tensor with its scales: real = stored * scale.
-struct ScaledView {
-  TokenView values;
-  TokenView scales;
-  bool scaled;
-  int64_t block;  // elements of the last dimension that one scale covers
-  int64_t n;      // extent of the last dimension
+// A tensor whose rows are loaded as real values.
+struct ScaledRows : ScaledView {
+  explicit ScaledRows(const ScaledView &view) : ScaledView(view) {}
 
-  ScaledView(const attn_tensor &tensor, const attn_quant &quant, const attn_tensor &scale,
-             int64_t extent)
-      : values(token_view(tensor)),
-        scales(),
-        scaled(quant.granularity != ATTN_QUANT_NONE),
-        block(quant.granularity == ATTN_QUANT_BLOCK ? quant.block_size : extent),
-        n(extent) {
-    if (scaled) scales = token_view(scale);
-  }
-
-  double scale(TokenPlace place, int64_t head, int64_t d) const {
-    return load_scalar(scales.data, scales.dtype,
-                       scales.offset(place, head) + d / block * scales.dim);
-  }
   void load(TokenPlace place, int64_t head, double *row) const {
     load_row(values, place, head, n, row);
     if (!scaled) return;
