@@ -1,0 +1,95 @@
+#include "backend/cuda/sdpa_reference.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/cuda/device.hpp"
+#include "kernels/cuda/sm80/sdpa/reference_params.hpp"
+
+namespace attn::cuda {
+
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_CUDA_IMAGE(entry, begin, end)
+#include "kernels/cuda/sm80/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+
+namespace {
+
+using sdpa::Call;
+using sdpa::Problem;
+
+constexpr Kernel kKernels[] = {
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_CUDA_KERNEL(entry),
+#include "kernels/cuda/sm80/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+};
+constexpr const Kernel &kKernel = kKernels[0];
+
+// What every device gives a block without asking.
+constexpr int32_t kMostSharedMemory = 48 * 1024;
+constexpr int32_t kMostWarps = 8;
+static_assert(ReferenceLayout::bytes(4096, 4096) <= kMostSharedMemory);
+static_assert(sizeof(SdpaReferenceParams) <= 4096);
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+// Warps of a block, and how many of them take different heads of one place: those that share a kv
+// head read the same keys.
+struct Shape {
+  explicit Shape(const Problem &p)
+      : warp_bytes(ReferenceLayout::bytes(p.d.head_dim_qk, p.d.head_dim_v)),
+        warps(std::clamp(kMostSharedMemory / warp_bytes, 1, kMostWarps)),
+        heads(1) {
+    while (heads * 2 <= warps && p.group % (heads * 2) == 0) heads *= 2;
+    warps = warps / heads * heads;
+  }
+
+  int32_t warp_bytes, warps, heads;
+};
+
+}  // namespace
+
+Verdict reference_serves(const Problem &, const Device &) {
+  return Verdict::serves();
+}
+
+size_t reference_workspace(const Problem &, const Device &) {
+  return 0;
+}
+
+int32_t reference_prepare(const Problem &problem, const Device &device, const ErrorSink &error) {
+  const Shape shape(problem);
+  return cuda_of(device).load(kKernel, static_cast<uint32_t>(shape.warps * shape.warp_bytes),
+                              error);
+}
+
+int32_t reference_launch(const Problem &problem, const Call &call, const Device &device,
+                         const Resources &resources, const ErrorSink &error) {
+  const attn_sdpa_desc &d = problem.d;
+  const attn_sdpa_args &a = call.args;
+  const Shape shape(problem);
+  SdpaReferenceParams p = {};
+  p.in = make_score_inputs(d, a, call.seqlen_q, call.seqlen_k);
+  p.q = scaled_view(a.q, d.q_quant, a.q_scale, d.head_dim_qk);
+  p.k = scaled_view(a.k, d.k_quant, a.k_scale, d.head_dim_qk);
+  p.v = scaled_view(a.v, d.v_quant, a.v_scale, d.head_dim_v);
+  p.out = scaled_view(a.out, d.out_quant, a.out_scale, d.head_dim_v);
+  if (problem.has(ATTN_SDPA_RETURN_LSE)) p.lse = query_view(a.lse, false);
+  if (problem.has(ATTN_SDPA_RETURN_ROW_MAX)) p.row_max = query_view(a.row_max, false);
+  p.batch = call.batch;
+  p.places = call.total_q;
+  p.group = problem.group;
+  p.heads = shape.heads;
+  p.places_per_block = shape.warps / shape.heads;
+  p.warp_bytes = shape.warp_bytes;
+  p.tiles = ceil_div(p.places, p.places_per_block);
+  p.blocks = p.tiles * (d.num_q_heads / shape.heads);
+  const LaunchShape launch = {
+      .grid = {static_cast<uint32_t>(std::min<int64_t>(p.blocks, INT32_MAX)), 1, 1},
+      .threads = static_cast<uint32_t>(shape.warps * 32),
+      .dynamic_smem = static_cast<uint32_t>(shape.warps * shape.warp_bytes)};
+  return cuda_of(device).launch(kKernel, launch, &p, resources.stream, error);
+}
+
+}  // namespace attn::cuda
