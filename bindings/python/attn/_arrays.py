@@ -1,19 +1,19 @@
-"""Arrays of any maker as views: address, dtype, shape and strides. No framework is imported.
-
-numpy arrays (also of the dtypes of ml_dtypes) are read directly; everything else through
-`__dlpack__` or `__cuda_array_interface__`.
+"""Views of arrays: address, dtype, shape, strides and device; and numpy's arrays (also of the dtypes
+of ml_dtypes), which are read directly. Others: _frameworks.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib
-import sys
-from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import _dlpack, _ffi
-from ._errors import InvalidArgumentError, UnsupportedError, invalid
+from ._errors import UnsupportedError, invalid
+
+Device = tuple[int, int]
+"""A device as DLPack numbers it: (type, index)."""
+HOST: Device = (_dlpack.CPU, 0)
 
 DTYPES: dict[str, int] = {
     member.name.removeprefix("ATTN_DTYPE_").lower(): member.value
@@ -22,7 +22,7 @@ DTYPES: dict[str, int] = {
 }
 """Name of a dtype, such as "bf16" or "fp8_e4m3fn" -> attn_dtype."""
 
-_NUMPY_NAMES = {
+NUMPY_NAMES = {
     "float32": _ffi.ATTN_DTYPE_FP32,
     "float16": _ffi.ATTN_DTYPE_FP16,
     "bfloat16": _ffi.ATTN_DTYPE_BF16,
@@ -36,7 +36,7 @@ _NUMPY_NAMES = {
     "int32": _ffi.ATTN_DTYPE_INT32,
     "int64": _ffi.ATTN_DTYPE_INT64,
 }
-_NUMPY_OF = {code: name for name, code in _NUMPY_NAMES.items() if name != "bool"}
+_NUMPY_OF = {code: name for name, code in NUMPY_NAMES.items() if name != "bool"}
 _PACKED = ("int4", "uint4", "float4_e2m1fn")
 
 _codes: dict[Any, int] = {}  # numpy dtype -> attn_dtype
@@ -54,7 +54,7 @@ _ARRAY_DATA = 24 + 2 * ctypes.sizeof(ctypes.c_void_p)
 def dtype_code(dtype: str | int, field: str) -> int:
     """The attn_dtype that a name or number of a dtype stands for."""
     if isinstance(dtype, str):
-        code = DTYPES.get(dtype) or _NUMPY_NAMES.get(dtype)
+        code = DTYPES.get(dtype) or NUMPY_NAMES.get(dtype)
         if code is None:
             raise invalid(field, f"{field} is {dtype!r}; known dtypes: {', '.join(DTYPES)}")
         return code
@@ -80,11 +80,11 @@ def numpy_code(dtype: Any, field: str) -> int:
                 f"{field} has the dtype {name}, which numpy stores one a byte; pack two a byte "
                 f"into uint8 and pass k_dtype or v_dtype",
             )
-        if name not in _NUMPY_NAMES or not dtype.isnative:
+        if name not in NUMPY_NAMES or not dtype.isnative:
             raise invalid(
-                field, f"{field} has the dtype {dtype}; known are {', '.join(_NUMPY_NAMES)}"
+                field, f"{field} has the dtype {dtype}; known are {', '.join(NUMPY_NAMES)}"
             )
-        code = _codes[dtype] = _NUMPY_NAMES[name]
+        code = _codes[dtype] = NUMPY_NAMES[name]
         if name != "bool":
             _numpy_dtypes.setdefault(code, dtype)
     return code
@@ -123,7 +123,7 @@ def address_of(array: Any) -> int:
 class View:
     """A tensor that is not a numpy array."""
 
-    __slots__ = ("address", "dtype", "shape", "strides", "device", "owner", "read_only")
+    __slots__ = ("address", "dtype", "shape", "strides", "device", "owner", "read_only", "stream")
 
     def __init__(
         self,
@@ -132,7 +132,7 @@ class View:
         shape: tuple[int, ...],
         strides: tuple[int, ...],
         owner: Any,
-        device: tuple[int, int] = (_dlpack.CPU, 0),
+        device: Device = HOST,
         read_only: bool = False,
     ) -> None:
         self.address = address
@@ -142,82 +142,8 @@ class View:
         self.owner = owner  # keeps the memory alive
         self.device = device
         self.read_only = read_only
-
-
-def current_stream(value: Any, device: tuple[int, int]) -> int | None:
-    """The stream on which the framework of `value` works now, as DLPack numbers it; None on the
-    CPU. It is also the stream that the attention is launched on."""
-    if device[0] not in (_dlpack.CUDA, _dlpack.ROCM):
-        return None
-    module = sys.modules.get(type(value).__module__.partition(".")[0])
-    pointer = 0
-    cuda: Any = getattr(module, "cuda", None)
-    if hasattr(cuda, "current_stream"):  # torch
-        pointer = int(cuda.current_stream(device[1]).cuda_stream)
-    elif hasattr(cuda, "get_current_stream"):  # cupy
-        pointer = int(cuda.get_current_stream().ptr)
-    # The default stream: 1 is its number for CUDA, 0 for ROCm.
-    return pointer or (1 if device[0] == _dlpack.CUDA else 0)
-
-
-def view_of(value: Any, field: str) -> View:
-    """A view of any array that is not a numpy.ndarray."""
-    if isinstance(value, View):
-        return value
-    if hasattr(value, "__dlpack__"):
-        device = tuple(int(x) for x in value.__dlpack_device__())
-        stream = current_stream(value, (device[0], device[1]))
-        kwargs: dict[str, Any] = {} if stream is None else {"stream": stream}
-        try:
-            try:
-                capsule = value.__dlpack__(max_version=(1, 0), **kwargs)
-            except TypeError:  # made before DLPack 1.0
-                capsule = value.__dlpack__(**kwargs)
-            imported = _dlpack.Imported(capsule)
-        except (BufferError, RuntimeError, ValueError, TypeError) as error:
-            raise invalid(field, f"{field} cannot be taken through DLPack: {error}") from error
-        if imported.dtype is None:
-            raise invalid(field, f"{field} has a dtype that libattn lacks: {imported.described}")
-        return View(imported.address, imported.dtype, imported.shape, imported.strides,
-                    (imported, value), imported.device, imported.read_only)
-    interface = getattr(value, "__cuda_array_interface__", None)
-    if interface is not None:
-        return _cuda_view(value, interface, field)
-    raise invalid(
-        field,
-        f"{field} is a {type(value).__name__}; it must be a numpy array or have __dlpack__ or "
-        "__cuda_array_interface__",
-    )
-
-
-_TYPESTRINGS = {
-    "f4": _ffi.ATTN_DTYPE_FP32,
-    "f2": _ffi.ATTN_DTYPE_FP16,
-    "i1": _ffi.ATTN_DTYPE_INT8,
-    "u1": _ffi.ATTN_DTYPE_UINT8,
-    "b1": _ffi.ATTN_DTYPE_UINT8,
-    "i4": _ffi.ATTN_DTYPE_INT32,
-    "i8": _ffi.ATTN_DTYPE_INT64,
-}
-
-
-def _cuda_view(value: Any, interface: dict[str, Any], field: str) -> View:
-    """A view by https://numba.readthedocs.io/en/stable/cuda/cuda_array_interface.html. The caller
-    orders its work: the interface's stream must be the one that the attention runs on."""
-    typestr = interface["typestr"]
-    dtype = _TYPESTRINGS.get(typestr[1:]) if typestr[0] in "<|=" else None
-    if dtype is None or interface.get("mask") is not None:
-        raise invalid(field, f"{field} has the type {typestr}, which libattn lacks")
-    shape = tuple(int(n) for n in interface["shape"])
-    size = int(typestr[2:])
-    strides = interface.get("strides")
-    if strides is None:
-        elements = _dlpack.contiguous(shape)
-    else:
-        elements = element_strides(tuple(strides), size, field)
-    address, read_only = interface["data"]
-    return View(address or 0, dtype, shape, elements, (interface, value), (_dlpack.CUDA, 0),
-                bool(read_only))
+        # The stream that its maker works on, if the array itself says so.
+        self.stream: int | None = None
 
 
 def element_strides(strides: tuple[int, ...], size: int, field: str) -> tuple[int, ...]:
@@ -229,90 +155,7 @@ def element_strides(strides: tuple[int, ...], size: int, field: str) -> tuple[in
     return strides
 
 
-def integers(value: Any, field: str, numpy: Any) -> Any:
-    """A contiguous int32 array from what a caller may give for lengths and offsets: a sequence of
-    ints, a numpy array of any integer dtype, or any int32 array with __dlpack__."""
-    if numpy is not None and isinstance(value, numpy.ndarray):
-        if value.dtype.kind not in "iu":
-            raise invalid(field, f"{field} has the dtype {value.dtype}; it must hold integers")
-        if value.ndim != 1:
-            raise invalid(field, f"{field} has {value.ndim} dimensions; it must have one")
-        if value.dtype.name != "int32" and value.size:
-            low, high = int(value.min()), int(value.max())
-            if low < -(2**31) or high >= 2**31:
-                raise invalid(field, f"{field} holds {low} .. {high}, which int32 does not")
-        return numpy.ascontiguousarray(value, numpy.int32)
-    if isinstance(value, Sequence):
-        try:
-            numbers = [int(n) for n in value]
-            if any(not -(2**31) <= n < 2**31 for n in numbers):
-                raise invalid(field, f"{field} holds a number that int32 does not")
-        except (TypeError, ValueError) as error:
-            if isinstance(error, InvalidArgumentError):
-                raise
-            raise invalid(field, f"{field} must be a sequence of ints: {error}") from error
-        memory = (ctypes.c_int32 * len(numbers))(*numbers)
-        return View(_addressof(memory), _ffi.ATTN_DTYPE_INT32, (len(numbers),), (1,), memory)
-    view = view_of(value, field)
-    if view.dtype != _ffi.ATTN_DTYPE_INT32 or len(view.shape) != 1 or (
-        view.shape[0] > 1 and view.strides[0] != 1
-    ):
-        raise invalid(field, f"{field} must be a contiguous int32 array of one dimension")
-    return view
-
-
-def read_integers(array: Any) -> list[int]:
-    """The numbers of what `integers` gave. Host memory only."""
-    if isinstance(array, View):
-        return list((ctypes.c_int32 * array.shape[0]).from_address(array.address))
-    numbers: list[int] = array.tolist()
-    return numbers
-
-
 def pack_mask(mask: Any, numpy: Any) -> Any:
     """A bool mask [.., keys], True = visible, as bits [.., ceil(keys / 8)], bit j % 8 of byte j / 8
     for key j."""
     return numpy.packbits(mask, axis=-1, bitorder="little")
-
-
-def importer_of(value: Any) -> Callable[[Any], Any] | None:
-    """`from_dlpack` of the framework that made `value`, if it has one."""
-    modules: list[Any] = []
-    namespace = getattr(value, "__array_namespace__", None)
-    if namespace is not None:
-        modules.append(namespace())
-    root = sys.modules.get(type(value).__module__.partition(".")[0])
-    modules.append(root)
-    modules.append(getattr(getattr(root, "utils", None), "dlpack", None))
-    for module in modules:
-        function = getattr(module, "from_dlpack", None)
-        if function is not None:
-            return function  # type: ignore[no-any-return]
-    return None
-
-
-class Output:
-    """A new array of the kind that the caller gave, and where its memory is."""
-
-    __slots__ = ("view", "_importer")
-
-    def __init__(self, like: Any, device: tuple[int, int], shape: tuple[int, ...],
-                 dtype: int) -> None:
-        if device[0] != _dlpack.CPU:
-            raise UnsupportedError(
-                "attn: results on a device need out= (and lse=) to be given",
-                status=_ffi.ATTN_ERROR_UNSUPPORTED, field="out",
-            )
-        memory = _dlpack.Allocation(shape, dtype)
-        self.view = View(memory.address, dtype, shape, memory.strides, memory)
-        self._importer = importer_of(like)
-
-    def finish(self) -> Any:
-        """The array: the framework's own, or an object with __dlpack__ if it has no importer."""
-        memory = self.view.owner
-        if self._importer is None:
-            return memory
-        try:
-            return self._importer(memory)
-        finally:
-            memory.reclaim()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import _dlpack, _ffi, _library
+from ._arrays import HOST, Device
 from ._errors import invalid, raise_error
 
 _lib: Any = _library.library
@@ -64,11 +65,11 @@ def device_count(backend: str = "auto") -> int:
     return count.value
 
 
-def device_info(backend: str = "auto", device_index: int = 0) -> DeviceInfo:
+def device_info(backend: str = "auto", device: int = 0) -> DeviceInfo:
     """Describes a device without creating a context."""
     record, error = _ffi.attn_device_info(), _ffi.attn_error()
     status = _lib.attn_device_query(
-        choose(BACKENDS, backend, "backend"), device_index, record, error
+        choose(BACKENDS, backend, "backend"), device, record, error
     )
     if status:
         raise_error(status, error)
@@ -85,6 +86,19 @@ class ContextHandle:
         status = _lib.attn_context_create(desc, self.pointer, error)
         if status:
             raise_error(status, error)
+        info = self.info()
+        # As DLPack numbers devices.
+        types = {_ffi.ATTN_BACKEND_CUDA: _dlpack.CUDA, _ffi.ATTN_BACKEND_HIP: _dlpack.ROCM}
+        type_ = types.get(info.backend)
+        self.device = HOST if type_ is None else (type_, int(info.device_index))
+
+    def info(self) -> Any:
+        """attn_device_info."""
+        record, error = _ffi.attn_device_info(), _ffi.attn_error()
+        status = _lib.attn_context_query(self.pointer, record, error)
+        if status:
+            raise_error(status, error)
+        return record
 
     def __del__(self, _destroy: Any = _lib.attn_context_destroy) -> None:
         if self.pointer:
@@ -96,7 +110,7 @@ class Context:
 
     Args:
         backend: "auto" (the first of CUDA, HIP, CPU that has a device), "cpu", "cuda", "hip".
-        device_index: 0 .. device_count(backend) - 1.
+        device: 0 .. device_count(backend) - 1.
         num_threads: CPU: threads that one call may use, the caller's included; 0 = all that the
             process may run on.
         log: called as log(level, message), from any thread that makes contexts or plans;
@@ -110,7 +124,7 @@ class Context:
     def __init__(
         self,
         backend: str = "auto",
-        device_index: int = 0,
+        device: int = 0,
         *,
         num_threads: int = 0,
         log: Callable[[str, str], object] | None = None,
@@ -118,7 +132,7 @@ class Context:
     ) -> None:
         desc = _ffi.attn_context_desc(
             backend=choose(BACKENDS, backend, "backend"),
-            device_index=device_index,
+            device_index=device,
             num_threads=num_threads,
         )
         callback = None
@@ -132,6 +146,7 @@ class Context:
             desc.log_callback = callback
             desc.log_level = choose(LOG_LEVELS, log_level, "log_level")
         self.handle = ContextHandle(desc, callback)
+        self.device = self.handle.device
         # Prepared calls of attn.sdpa, attn.sdpa_backward and attn.merge, by what they depend on.
         self.calls: dict[Any, Any] = {}
         self.lock = threading.Lock()
@@ -139,15 +154,12 @@ class Context:
     @property
     def info(self) -> DeviceInfo:
         """The device, with the thread count that the context resolved to."""
-        record, error = _ffi.attn_device_info(), _ffi.attn_error()
-        status = _lib.attn_context_query(self.handle.pointer, record, error)
-        if status:
-            raise_error(status, error)
-        return _info(record)
+        return _info(self.handle.info())
 
     def __repr__(self) -> str:
         info = self.info
-        return f"attn.Context({info.backend!r}, {info.device_index}, num_threads={info.num_units})"
+        threads = f", num_threads={info.num_units}" if self.device == HOST else ""
+        return f"attn.Context({info.backend!r}, {info.device_index}{threads})"
 
     _CACHE_SIZE = 512
 
@@ -159,7 +171,7 @@ class Context:
             self.calls[key] = call
 
 
-_defaults: dict[tuple[int, int], Context] = {}
+_defaults: dict[Device, Context] = {}
 _defaults_lock = threading.Lock()
 _BACKEND_OF_DEVICE = {
     _dlpack.CPU: "cpu", _dlpack.CUDA_HOST: "cpu", _dlpack.ROCM_HOST: "cpu",
@@ -167,7 +179,7 @@ _BACKEND_OF_DEVICE = {
 }
 
 
-def default_context(device: tuple[int, int] = (_dlpack.CPU, 0)) -> Context:
+def default_context(device: Device = HOST) -> Context:
     """The context that calls without `context` use: one for each device, made at the first use.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 
 from . import _ffi
 
-CPU, CUDA, CUDA_HOST, ROCM, ROCM_HOST = 1, 2, 3, 10, 11
+CPU, CUDA, CUDA_HOST, ROCM, ROCM_HOST, CUDA_MANAGED = 1, 2, 3, 10, 11, 13
 
 _NAME = b"dltensor"
 _NAME_VERSIONED = b"dltensor_versioned"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from . import _arrays, _dlpack, _ffi
-from ._context import Context, default_context
+from . import _arrays, _dlpack, _ffi, _frameworks
+from ._arrays import HOST
+from ._context import Context
 from ._errors import invalid
-from ._plan import Call, Plan, check_writable, spec_of
+from ._plan import Call, Plan, check_writable, context_of, run, spec_of
 
 
 def merge(
@@ -55,7 +56,9 @@ def merge(
     values: dict[str, Any] = {}
     key: list[Any] = [lse_includes_sink, lse_base, out_dtype, return_lse]
     addresses: list[int] = []
-    device = (_dlpack.CPU, 0)
+    is_numpy = ndarray is not None and isinstance(partial, ndarray)
+    maker = None if is_numpy else _frameworks.maker_of(partial)
+    device = HOST
     for name, value in (
         ("partial", partial), ("partial_lse", partial_lse), ("other", other),
         ("other_lse", other_lse), ("row_mask", row_mask), ("sink", sink), ("out", out),
@@ -64,20 +67,20 @@ def merge(
         if value is None:
             continue
         if ndarray is not None and isinstance(value, ndarray):
+            _frameworks.same_device(name, HOST, device, "partial")
             addresses.append(_arrays.address_of(value))
         else:
-            value = _arrays.view_of(value, name)
+            value = _frameworks.view_of(value, name)
             addresses.append(value.address)
             if name == "partial":
                 device = value.device
+            _frameworks.same_device(name, value.device, device, "partial")
         if name in ("out", "out_lse"):
             check_writable(value, name)
         values[name] = value
         key += (name, value.shape, value.strides, value.dtype)
-    is_numpy = ndarray is not None and isinstance(partial, ndarray)
-    if context is None:
-        context = default_context(device)
-    lookup = ("merge", is_numpy, *key)
+    context = context_of(context, device, "partial")
+    lookup = ("merge", maker, *key)
     call = context.calls.get(lookup)
     if call is None:
         specs = [spec_of(name, value) for name, value in values.items()]
@@ -103,28 +106,17 @@ def merge(
             context=context, dtype=code, out_dtype=out_code, flags=flags, lse_base=lse_base,
             num_heads=heads, head_dim=dim, max_rows=rows, max_parts=parts,
         )
+        plan.prepare()
         outputs = []
         for name, shape, code in made:
             specs.append((name, code, shape, _dlpack.contiguous(shape)))
-            outputs.append((name, shape, code,
-                            _arrays.numpy_dtype(code, numpy) if is_numpy else None))
+            outputs.append((name, shape, _arrays.numpy_dtype(code, numpy) if maker is None
+                            else maker.dtype(code)))
         call = Call(plan, specs, 0, outputs)
         context.remember(lookup, call)
     results: dict[str, Any] = {"out": out, "out_lse": out_lse}
-    for name, shape, code, dtype in call.outputs:
-        if dtype is not None and numpy is not None:
-            results[name] = numpy.empty(shape, dtype)
-            addresses.append(_arrays.address_of(results[name]))
-        else:
-            results[name] = _arrays.Output(partial, device, shape, code)
-            addresses.append(results[name].view.address)
-    if device[0] == _dlpack.CPU:
-        call.run(addresses)
-    else:
-        call.run_with(addresses, None, _arrays.current_stream(partial, device))
-    for name, value in results.items():
-        if isinstance(value, _arrays.Output):
-            results[name] = value.finish()
+    new = run(call, addresses, call.outputs, maker, partial, device)
+    results.update((name, array) for (name, *_), array in zip(call.outputs, new))
     if return_lse or out_lse is not None:
         return results["out"], results["out_lse"]
     return results["out"]

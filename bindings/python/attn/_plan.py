@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-from . import _arrays, _dlpack, _ffi, _library
+from . import _arrays, _ffi, _frameworks, _library
+from ._arrays import HOST
 from ._context import Context, ContextHandle, choose, default_context
 from ._errors import invalid, raise_error
 
@@ -158,7 +159,10 @@ class _State:
                 tensor.rank = rank
                 tensor.shape[:rank] = shape
                 tensor.stride[:rank] = strides
-        self.workspace, address = aligned_buffer(plan.workspace_bytes, plan.workspace_alignment)
+        # On a device, memory comes with each execute.
+        self.workspace, address = aligned_buffer(
+            plan.workspace_bytes if plan.device == HOST else 0, plan.workspace_alignment
+        )
         self.arguments = (
             plan.pointer, ctypes.byref(outer), address, plan.workspace_bytes, None,
             ctypes.byref(self.error),
@@ -176,7 +180,7 @@ class Call:
         self.batch = batch
         self.outputs = outputs
         self._function = plan.function
-        self._keep = plan.workspace_bytes <= _KEPT_WORKSPACE
+        self._keep = plan.device != HOST or plan.workspace_bytes <= _KEPT_WORKSPACE
         # States that no thread uses now. append and pop are atomic.
         self._free: list[_State] = [_State(plan, specs, batch)]
 
@@ -195,18 +199,33 @@ class Call:
         if self._keep:
             self._free.append(state)
 
-    def run_with(self, addresses: list[int], workspace: tuple[int, int] | None,
+    def run_with(self, addresses: list[int], workspace: tuple[int, int],
                  stream: int | None) -> None:
-        """As run, with a workspace (address, bytes) or a stream of the caller's."""
-        state = _State(self.plan, self.specs, self.batch)
+        """As run, with a workspace (address, bytes) and a stream of the caller's."""
+        try:
+            state = self._free.pop()
+        except IndexError:
+            state = _State(self.plan, self.specs, self.batch)
         for cell, address in zip(state.cells, addresses):
             cell.value = address
-        plan, args, address, size, _, error = state.arguments
-        if workspace is not None:
-            address, size = workspace
-        status = self._function(plan, args, address, size, stream, error)
+        arguments = state.arguments
+        status = self._function(arguments[0], arguments[1], workspace[0], workspace[1], stream,
+                                arguments[5])
         if status:
             raise_error(status, state.error)
+        if self._keep:
+            self._free.append(state)
+
+    def run_on(self, addresses: list[int], maker: Any, like: Any, stream: int) -> None:
+        """Executes on a stream of a device, with a workspace from the maker of `like`, which is in
+        use until the stream has done the work: as the allocators of the makers know."""
+        plan = self.plan
+        size = plan.workspace_bytes
+        if size == 0:
+            self.run_with(addresses, (0, 0), stream)
+        else:
+            owner = scratch(plan, maker, like, size, stream)
+            self.run_with(addresses, owner[1:], stream)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,6 +242,53 @@ class PlanInfo:
     workspace_alignment: int
     tune_workspace_bytes: int
     num_implementations: int
+
+
+def scratch(plan: Plan, maker: Any, like: Any, size: int, stream: int | None) -> tuple[Any, int, int]:
+    """(owner, address, bytes) of device memory for one execute of a plan."""
+    alignment = plan.workspace_alignment
+    # What allocators of device memory give is aligned to 256 bytes at least.
+    owner, address = maker.scratch(like, plan.device, size if alignment <= 256 else size + alignment,
+                                   stream)
+    return owner, -(-address // alignment) * alignment, size
+
+
+def context_of(context: Context | None, device: _arrays.Device, first: str) -> Context:
+    """The context for arrays on a device: the caller's, if it is for that one."""
+    if context is None:
+        return default_context(device)
+    if context.device != device:
+        raise invalid("context", f"context is for {_frameworks.device_name(context.device)}, but "
+                                 f"{first} is on {_frameworks.device_name(device)}")
+    return context
+
+
+def run(call: Call, addresses: list[int], outputs: Any, maker: _frameworks.Maker | None, like: Any,
+        device: _arrays.Device) -> list[Any]:
+    """Makes the outputs (name, shape, dtype as the maker takes it), executes and gives them. No
+    maker: numpy."""
+    if maker is None:
+        results = []
+        if outputs:
+            empty = sys.modules["numpy"].empty
+            for _, shape, dtype in outputs:
+                array = empty(shape, dtype)
+                addresses.append(_arrays.address_of(array))
+                results.append(array)
+        call.run(addresses)
+        return results
+    made = []
+    for _, shape, dtype in outputs:
+        array, address = maker.new(like, device, shape, dtype)
+        made.append(array)
+        addresses.append(address)
+    if device == HOST:
+        call.run(addresses)
+    else:
+        stream = maker.stream(device)
+        call.run_on(addresses, maker, like, stream)
+        maker.launched(device, stream)
+    return [maker.finish(array) for array in made]
 
 
 class Workspace:
@@ -272,6 +338,7 @@ class Plan:
     def _setup(self, desc: Any, context: ContextHandle) -> None:
         self.pointer = ctypes.POINTER(_ffi.attn_plan)()
         self._context = context
+        self.device = context.device
         self._desc = desc
         self._calls: dict[Any, Call] = {}
         if isinstance(desc, _ffi.attn_merge_desc):
@@ -357,10 +424,18 @@ class Plan:
         return text.value.decode()
 
     def workspace(self) -> Workspace:
-        """Memory for `execute`, to be made once and used again and again."""
+        """Host memory for `execute` of a plan for the CPU, to be made once and used again and
+        again. For a GPU, memory comes from your framework: an array of uint8 with workspace_bytes
+        elements."""
+        if self.device != HOST:
+            raise invalid(
+                "workspace", f"this plan is for {_frameworks.device_name(self.device)}: make its "
+                f"workspace with your framework, {self.workspace_bytes} bytes (uint8) on that device"
+            )
         return Workspace(self.workspace_bytes, self.workspace_alignment)
 
-    def _prepare(self, tensors: dict[str, Any]) -> tuple[Call, list[int], list[Any]]:
+    def _prepare(self, tensors: dict[str, Any],
+                 stream: int | None) -> tuple[Call, list[int], list[Any]]:
         numpy = sys.modules.get("numpy")
         ndarray = getattr(numpy, "ndarray", None)
         key: list[Any] = []
@@ -370,17 +445,21 @@ class Plan:
             if value is None:
                 continue
             if name == "rng_state":
-                value = rng_state(value)
+                value = rng_state(value, f"args.{name}", stream)
             elif name in POINTERS:
-                value = _arrays.integers(value, f"args.{name}", numpy)
+                value = _frameworks.integers(value, f"args.{name}", numpy, stream)
             if type(value) is ndarray:
                 if name in _WRITTEN or (name in ("out", "lse", "row_max")
                                         and self.family != "sdpa_backward"):
                     check_writable(value, name)
+                if self.device != HOST:
+                    self._elsewhere(name, HOST)
                 addresses.append(_arrays.address_of(value))
                 key += (name, value.shape, value.strides, value.dtype)
             else:
-                value = _arrays.view_of(value, f"args.{name}")
+                value = _frameworks.view_of(value, f"args.{name}", stream)
+                if value.device != self.device:
+                    self._elsewhere(name, value.device)
                 addresses.append(value.address)
                 key += (name, value.shape, value.strides, value.dtype)
             kept.append((name, value))
@@ -393,17 +472,36 @@ class Plan:
             if len(self._calls) >= 64:
                 self._calls.clear()
             self._calls[lookup] = call
-        check_page_indices(tensors)
+        if "kv_page_indptr" in tensors:
+            check_page_indices(dict(kept))
         return call, addresses, kept
 
-    def execute(self, *, workspace: Workspace | None = None, stream: int | None = None,
-                **tensors: Any) -> None:
+    def _elsewhere(self, name: str, device: _arrays.Device) -> None:
+        raise invalid(
+            f"args.{name}", f"{name} is on {_frameworks.device_name(device)}, but the plan is for "
+            f"{_frameworks.device_name(self.device)}"
+        )
+
+    def _stream(self, stream: Any, tensors: dict[str, Any]) -> tuple[int | None, Any, Any]:
+        """(handle, maker, one of its arrays): the stream to use, and who allocates there."""
+        if self.device == HOST:
+            return None if stream is None else _frameworks.stream_handle(stream), None, None
+        like = next((x for x in tensors.values() if x is not None), None)
+        maker = _frameworks.maker_of(like)
+        if stream is None:
+            return maker.stream(self.device), maker, like
+        return _frameworks.stream_handle(stream), maker, like
+
+    def execute(self, *, workspace: Any = None, stream: Any = None, **tensors: Any) -> None:
         """Executes the plan once; results are written into the tensors given for them.
 
         Args:
-            workspace: from Plan.workspace; default: one that the plan keeps for each thread that
-                executes it at the same time.
-            stream: GPU: the stream's handle. CPU: None.
+            workspace: from Plan.workspace, for a GPU a uint8 array on its device; default: one
+                that the plan keeps for each thread that executes it at the same time, for a GPU
+                one from the allocator of the first tensor's framework.
+            stream: GPU: a torch.cuda.Stream, a cupy stream, an object with __cuda_stream__ or the
+                driver's handle (an int); default: the current stream of the first tensor's
+                framework. CPU: None.
             tensors: the members of attn_sdpa_args (a backward plan: also those of
                 attn_sdpa_backward_args) or attn_merge_args by name, with the shapes that the
                 headers give. Integer arrays may be lists. A new list of shapes costs some tens
@@ -411,33 +509,54 @@ class Plan:
 
         Raises InvalidArgumentError, which names the tensor ("args.k.shape[2]"), WorkspaceError.
         """
-        call, addresses, _kept = self._prepare(tensors)
-        if workspace is None and stream is None:
+        handle, maker, like = self._stream(stream, tensors)
+        call, addresses, _kept = self._prepare(tensors, handle)
+        if workspace is not None:
+            call.run_with(addresses, self._given(workspace, handle), handle)
+        elif maker is not None:
+            call.run_on(addresses, maker, like, handle or 0)
+        elif handle is None:
             call.run(addresses)
         else:
-            memory = None if workspace is None else (workspace.address, workspace.nbytes)
-            call.run_with(addresses, memory, stream)
+            call.run_with(addresses, (0, 0), handle)  # which the library refuses
 
-    def tune(self, *, stream: int | None = None, **tensors: Any) -> Plan:
+    def _given(self, workspace: Any, stream: int | None) -> tuple[int, int]:
+        """(address, bytes) of a workspace of the caller's."""
+        if isinstance(workspace, Workspace):
+            if self.device != HOST:
+                self._elsewhere("workspace", HOST)
+            return workspace.address, workspace.nbytes
+        view = _frameworks.view_of(workspace, "workspace", stream)
+        if view.device != self.device:
+            self._elsewhere("workspace", view.device)
+        if view.dtype != _ffi.ATTN_DTYPE_UINT8 or len(view.shape) != 1 or view.strides != (1,):
+            raise invalid("workspace", "workspace must be a contiguous uint8 array of one dimension")
+        return view.address, view.shape[0]
+
+    def tune(self, *, stream: Any = None, **tensors: Any) -> Plan:
         """Times all implementations on the given tensors; returns a new plan with the fastest.
 
-        The outputs hold a correct result afterwards. For attention only.
+        The outputs hold a correct result afterwards. For attention only. stream: as in execute.
         """
         if self.family == "merge":
             raise invalid("plan", "merge plans cannot be tuned")
-        call, addresses, _kept = self._prepare(tensors)
+        handle, maker, like = self._stream(stream, tensors)
+        call, addresses, _kept = self._prepare(tensors, handle)
         state = _State(self, call.specs, call.batch)
         for cell, address in zip(state.cells, addresses):
             cell.value = address
         forward, outer = state.structs
         backward = self.family == "sdpa_backward"
         size = self.info.tune_workspace_bytes
-        _owner, memory = aligned_buffer(size, self.workspace_alignment)
+        if maker is None:
+            _owner, memory = aligned_buffer(size, self.workspace_alignment)
+        else:
+            _owner, memory, _ = scratch(self, maker, like, size, handle)
         tuned = Plan.__new__(Plan)
         tuned._setup(self._desc, self._context)
         status = _lib.attn_sdpa_plan_tune(
             self.pointer, None if backward else ctypes.byref(forward),
-            ctypes.byref(outer) if backward else None, memory, size, stream, tuned.pointer,
+            ctypes.byref(outer) if backward else None, memory, size, handle, tuned.pointer,
             state.error,
         )
         if status:
@@ -449,7 +568,6 @@ class Plan:
         return f"<attn.Plan {self.info.implementation}, workspace {self.workspace_bytes} bytes>"
 
 
-HOST = (_dlpack.CPU, 0)
 POINTERS = frozenset(
     name for name, (_, is_tensor) in _SDPA_SLOTS.items() if not is_tensor and name != "rng_state"
 )
@@ -484,7 +602,7 @@ def check_page_indices(values: dict[str, Any]) -> None:
     if isinstance(indptr, _arrays.View):
         if indptr.device != HOST:
             return
-        indptr = _arrays.read_integers(indptr)
+        indptr = _frameworks.read_integers(indptr)
     count = 0 if indices is None else (
         indices.shape[0] if hasattr(indices, "shape") else len(indices)
     )
@@ -495,8 +613,15 @@ def check_page_indices(values: dict[str, Any]) -> None:
         )
 
 
-def rng_state(value: Any) -> _arrays.View:
-    """(seed, offset) as the two uint64 that the library reads."""
+def rng_state(value: Any, field: str, stream: int | None = None) -> _arrays.View:
+    """(seed, offset), or an int64 array of both, as the two uint64 that the library reads."""
+    numpy = sys.modules.get("numpy")
+    if not isinstance(value, (tuple, list)) and (numpy is None
+                                                 or not isinstance(value, numpy.ndarray)):
+        view = _frameworks.view_of(value, field, stream)
+        if view.dtype != _ffi.ATTN_DTYPE_INT64 or view.shape != (2,) or view.strides != (1,):
+            raise invalid(field, f"{field} must be (seed, offset), or a contiguous int64 array of both")
+        return view
     seed, offset = (int(n) for n in value)
     memory = (ctypes.c_uint64 * 2)(seed, offset)
     return _arrays.View(ctypes.addressof(memory), 0, (2,), (1,), memory)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from . import _arrays, _dlpack, _ffi
-from ._context import Context, choose, default_context
+from . import _arrays, _dlpack, _ffi, _frameworks
+from ._arrays import HOST
+from ._context import Context, choose
 from ._errors import invalid
 from ._plan import (
-    GRADS, HOST, POINTERS, Call, Plan, Spec, check_lengths, check_page_indices,
-    check_writable, rng_state, spec_of,
+    GRADS, POINTERS, Call, Plan, Spec, check_lengths, check_page_indices,
+    check_writable, context_of, rng_state, run, spec_of,
 )
 
 if TYPE_CHECKING:
@@ -98,12 +98,13 @@ _FLAG_OF_TENSOR = {
 }
 _PLAIN = (_ffi.ATTN_DTYPE_FP32, _ffi.ATTN_DTYPE_FP16, _ffi.ATTN_DTYPE_BF16)
 _FP32 = _ffi.ATTN_DTYPE_FP32
+_NOWHERE = (0, 0)
 
 
 class _Inputs:
     """The array arguments of one call, with what identifies its shape."""
 
-    __slots__ = ("key", "names", "values", "addresses", "scalars", "is_numpy", "device")
+    __slots__ = ("key", "names", "values", "addresses", "scalars", "maker", "device")
 
     def __init__(self, required: Sequence[tuple[str, Any]], options: dict[str, Any]) -> None:
         numpy = sys.modules.get("numpy")
@@ -113,22 +114,33 @@ class _Inputs:
         values: list[Any] = []
         addresses: list[int] = []
         scalars: dict[str, Any] = {}
-        device = HOST
+        like = required[0][1]
+        if ndarray is not None and isinstance(like, ndarray):
+            maker, device = None, HOST
+        else:
+            maker = _frameworks.maker_of(like)
+            device = _NOWHERE
         if options:
             required = [*required, *self._split(options, scalars, key, required, numpy)]
         for name, value in required:
             if value is None:
                 continue
             if type(value) is ndarray:
+                if device is not HOST:
+                    _frameworks.same_device(name, HOST, device, required[0][0])
                 addresses.append(_arrays.address_of(value))
             else:
                 if ndarray is not None and isinstance(value, ndarray):
+                    if device is not HOST:
+                        _frameworks.same_device(name, HOST, device, required[0][0])
                     value = value.view(ndarray)
                     addresses.append(_arrays.address_of(value))
                 else:
-                    value = _arrays.view_of(value, name)
+                    value = _frameworks.view_of(value, name)
                     addresses.append(value.address)
-                    if name in ("q", "k", "dout") and value.device[0] != _dlpack.CPU:
+                    if value.device != device:
+                        if device is not _NOWHERE:
+                            _frameworks.same_device(name, value.device, device, required[0][0])
                         device = value.device
             key += (name, value.shape, value.strides, value.dtype)
             names.append(name)
@@ -139,7 +151,7 @@ class _Inputs:
         self.addresses = addresses
         self.scalars = scalars
         self.device = device
-        self.is_numpy = ndarray is not None and isinstance(required[0][1], ndarray)
+        self.maker = maker
 
     @staticmethod
     def _split(options: dict[str, Any], scalars: dict[str, Any], key: list[Any],
@@ -163,7 +175,7 @@ class _Inputs:
                 key.append(name)
                 key.append(value)
             elif name in POINTERS:
-                value = _arrays.integers(value, name, numpy)
+                value = _frameworks.integers(value, name, numpy)
                 arrays.append((name, value))
                 if name == "cu_seqlens_q" or name == "cu_seqlens_k":
                     # The longest sequence is part of the problem.
@@ -186,16 +198,15 @@ class _Inputs:
                         if value.dtype.kind == "b":
                             value = _arrays.pack_mask(value, numpy)
                     elif "bool" in str(getattr(value, "dtype", "")):
-                        value = _pack_foreign(value, name)
+                        value = _frameworks.maker_of(value).pack_mask(value, name)
                 elif name.endswith("_scale") and isinstance(value, (int, float)):
                     of: Any = dict(required).get("q" if name in ("q_scale", "out_scale") else "k")
                     rank = len(of.shape) if hasattr(of, "shape") else 4
-                    memory = ctypes.c_float(value)
-                    value = _arrays.View(ctypes.addressof(memory), _FP32, (1,) * rank,
-                                         (1,) * rank, memory)
+                    value = _frameworks.maker_of(required[0][1]).scalar(value, (1,) * rank,
+                                                                        required[0][1])
                 arrays.append((name, value))
             elif name == "rng_state":
-                arrays.append((name, rng_state(value)))
+                arrays.append((name, rng_state(value, name)))
             else:
                 raise TypeError(f"attn: unknown option {name!r}")
         if options.get("kv_page_indptr") is not None:
@@ -210,28 +221,17 @@ def _ids(value: Any, numpy: Any) -> Any:
             value = numpy.asarray(value)
         if isinstance(value, numpy.ndarray) and value.dtype.kind in "iu":
             return value.astype(numpy.int32, copy=False)
-    return value
-
-
-def _pack_foreign(mask: Any, name: str) -> Any:
-    """A bool mask of another framework, packed on the CPU by numpy."""
-    try:
-        import numpy
-    except ImportError:
-        raise invalid(
-            name, f"packing a bool {name} needs numpy; or give packed bits (uint8)"
-        ) from None
-    view = _arrays.view_of(mask, name)
-    if view.device[0] != _dlpack.CPU:
-        raise invalid(name, f"a bool {name} on a device must be packed by the caller (uint8 bits)")
-    return _arrays.pack_mask(numpy.from_dlpack(mask), numpy)
+        if isinstance(value, numpy.ndarray):
+            return value
+    return _frameworks.maker_of(value).int32(value)
 
 
 def _longest(offsets: Any, limit: str) -> int:
     if isinstance(offsets, _arrays.View):
-        if offsets.device[0] != _dlpack.CPU:
-            raise invalid(limit, f"{limit} must be given: the offsets are on a device")
-        numbers = _arrays.read_integers(offsets)
+        if offsets.device != HOST:
+            raise invalid(limit, f"{limit} must be given: the offsets are on "
+                                 f"{_frameworks.device_name(offsets.device)}")
+        numbers = _frameworks.read_integers(offsets)
         return max((b - a for a, b in zip([*numbers[:1], *numbers], numbers)), default=0)
     return max(int((offsets[1:] - offsets[:-1]).max()), 0) if offsets.shape[0] > 1 else 0
 
@@ -417,43 +417,25 @@ class _Builder:
         return (shape[1], shape[0]) if self.ragged_q else (shape[0], shape[2], shape[1])
 
     def call(self, context: Context, outputs: list[tuple[str, tuple[int, ...], int]],
-             is_numpy: bool) -> Call:
+             maker: _frameworks.Maker | None) -> Call:
         """The plan, with new outputs (name, shape as the caller sees it, dtype) last."""
         numpy = sys.modules.get("numpy")
         desc = self.fields
         desc["flags"] = self.flags
         plan = Plan.sdpa(context=context, implementation=self.scalars.get("implementation"), **desc)
+        plan.prepare()
         specs = list(self.specs.values())
         made = []
         for name, shape, code in outputs:
             specs.append(self.canonical(name, (name, code, shape, _dlpack.contiguous(shape))))
-            made.append((name, shape, code,
-                         _arrays.numpy_dtype(code, numpy) if is_numpy else None))
-        return Call(plan, specs, self.batch, (numpy.empty if is_numpy and numpy else None, made))
+            made.append((name, shape, _arrays.numpy_dtype(code, numpy) if maker is None
+                         else maker.dtype(code)))
+        return Call(plan, specs, self.batch, made)
 
 
 def _execute(call: Call, inputs: _Inputs, like: Any) -> list[Any]:
     """Makes the new outputs, runs, and gives them."""
-    addresses = inputs.addresses
-    empty, made = call.outputs
-    results: list[Any] = []
-    if empty is not None:
-        for _, shape, _, dtype in made:
-            array = empty(shape, dtype)
-            addresses.append(_arrays.address_of(array))
-            results.append(array)
-    else:
-        for _, shape, code, _ in made:
-            output = _arrays.Output(like, inputs.device, shape, code)
-            addresses.append(output.view.address)
-            results.append(output)
-    if inputs.device[0] == _dlpack.CPU:
-        call.run(addresses)
-    else:
-        call.run_with(addresses, None, _arrays.current_stream(like, inputs.device))
-    if empty is None:
-        return [output.finish() for output in results]
-    return results
+    return run(call, inputs.addresses, call.outputs, inputs.maker, like, inputs.device)
 
 
 def sdpa(
@@ -537,9 +519,8 @@ def sdpa(
         (("q", q), ("k", k), ("v", v), ("out", out), ("lse", lse)),
         options,  # type: ignore[arg-type]
     )
-    if context is None:
-        context = default_context(inputs.device)
-    key = ("sdpa", return_lse, return_row_max, inputs.is_numpy, *inputs.key)
+    context = context_of(context, inputs.device, "q")
+    key = ("sdpa", return_lse, return_row_max, inputs.maker, *inputs.key)
     call = context.calls.get(key)
     if out is not None or lse is not None:
         for name, value in zip(inputs.names, inputs.values):
@@ -565,7 +546,7 @@ def sdpa(
         if return_row_max:
             builder.flags.append("return_row_max")
             made.append(("row_max", builder.row_shape(), _FP32))
-        call = builder.call(context, made, inputs.is_numpy)
+        call = builder.call(context, made, inputs.maker)
         context.remember(key, call)
     results = _execute(call, inputs, q)
     if out is None and not return_lse and lse is None and not return_row_max:
@@ -627,9 +608,8 @@ def sdpa_backward(
         options,  # type: ignore[arg-type]
     )
     wanted = tuple(grads) if grads is not None else (("q", "k") if v is None else ("q", "k", "v"))
-    if context is None:
-        context = default_context(inputs.device)
-    key = ("backward", wanted, grad_dtype, inputs.is_numpy, *inputs.key)
+    context = context_of(context, inputs.device, "dout")
+    key = ("backward", wanted, grad_dtype, inputs.maker, *inputs.key)
     call = context.calls.get(key)
     if call is None:
         builder = _Builder(inputs)
@@ -655,10 +635,10 @@ def sdpa_backward(
             bits |= GRADS["lse_in"]
         builder.fields["grads"] = bits
         builder.flags = [f for f in builder.flags if f != "return_lse"]
-        call = builder.call(context, made, inputs.is_numpy)
+        call = builder.call(context, made, inputs.maker)
         context.remember(key, call)
     results = _execute(call, inputs, q)
-    return Gradients(**{name: value for (name, *_), value in zip(call.outputs[1], results)})
+    return Gradients(**{name: value for (name, *_), value in zip(call.outputs, results)})
 
 
 __all__ = ["Gradients", "SdpaOptions", "sdpa", "sdpa_backward"]
