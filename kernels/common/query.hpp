@@ -106,7 +106,8 @@ ATTN_HD inline ScoreInputs make_score_inputs(const attn_sdpa_desc &desc, const a
   if (in.has(ATTN_SDPA_TAIL_MASK)) in.tail_mask = query_view(args.tail_mask, true);
   if (in.has(ATTN_SDPA_BIAS)) in.bias = query_view(args.bias, true);
   if (in.has(ATTN_SDPA_GATE)) in.gate = token_view(args.gate);
-  if (in.has(ATTN_SDPA_BLOCK_SPARSE)) in.blocks = block_lists(args.block_counts, args.block_indices);
+  if (in.has(ATTN_SDPA_BLOCK_SPARSE))
+    in.blocks = block_lists(args.block_counts, args.block_indices);
   if (in.has(ATTN_SDPA_SEGMENT_IDS)) {
     const attn_tensor &q = args.q_segment_ids, &kv = args.kv_segment_ids;
     in.q_segments = static_cast<const int32_t *>(q.data);
@@ -154,11 +155,10 @@ class ScoredQuery {
     if (in.has(ATTN_SDPA_BIAS)) bias_ = in.bias.offset(place, head);
     if (in.has(ATTN_SDPA_ALIBI)) slope_ = static_cast<T>(in.slope(s.index, head));
     if (in.has(ATTN_SDPA_SEGMENT_IDS)) {
-      segment_ =
-          in.q_segments[place.outer * in.q_segment_outer + place.inner * in.q_segment_inner];
+      segment_ = in.q_segments[place.outer * in.q_segment_outer + place.inner * in.q_segment_inner];
       // Only ragged keys have a first place other than 0 in their sequence.
-      segments_ = in.kv_segments + s.index * in.kv_segment_outer +
-                  s.first_k.inner * in.kv_segment_inner;
+      segments_ =
+          in.kv_segments + s.index * in.kv_segment_outer + s.first_k.inner * in.kv_segment_inner;
     }
   }
 

@@ -17,8 +17,12 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kKeys = ReferenceLayout::kKeys;
 constexpr int kBlockWords = ReferenceLayout::kBlockWords;
 
-ATTN_HD inline float infinity() { return float_from_bits(0x7f800000u); }
-ATTN_HD inline float quiet_nan() { return float_from_bits(0x7fc00000u); }
+ATTN_HD inline float infinity() {
+  return float_from_bits(0x7f800000u);
+}
+ATTN_HD inline float quiet_nan() {
+  return float_from_bits(0x7fc00000u);
+}
 
 // One warp's shared memory. The arrays by key hold the visible keys of 32, one after the other;
 // those of v only the keys with a weight.
@@ -146,9 +150,8 @@ ATTN_HD inline void for_stored(int32_t dtype, int n, int lane, const Fn &fn) {
 ATTN_HD inline void store_zeros(const ScaledView &out, TokenPlace place, int64_t head, int lane) {
   const int64_t at = out.values.offset(place, head);
   with_codec(out.values.dtype, [&](auto codec) {
-    for_stored(out.values.dtype, static_cast<int>(out.n), lane, [&](int d) {
-      codec.store(out.values.data, at + d * out.values.dim, 0.0);
-    });
+    for_stored(out.values.dtype, static_cast<int>(out.n), lane,
+               [&](int d) { codec.store(out.values.data, at + d * out.values.dim, 0.0); });
   });
 }
 
@@ -252,8 +255,8 @@ struct RowState {
 
 class Row {
  public:
-  __device__ Row(const SdpaReferenceParams &p, const WarpMemory &w, const Sequence &s,
-                 int64_t head, int64_t i, int lane)
+  __device__ Row(const SdpaReferenceParams &p, const WarpMemory &w, const Sequence &s, int64_t head,
+                 int64_t i, int lane)
       : p_(p), in_(p.in), w_(w), s_(s), head_(head), i_(i), lane_(lane), query_(p.in, s, head, i) {
     if (in_.has(ATTN_SDPA_DROPOUT)) dropout_ = make_dropout(in_.rng_state, in_.d.dropout_p);
   }
@@ -304,9 +307,8 @@ class Row {
     const float qk = product(place, visible, lanes);
     const float score = visible ? query_.score(j, query_.logit(qk), bias) : -infinity();
     const bool keep =
-        score != -infinity() &&
-        (!in_.has(ATTN_SDPA_DROPOUT) ||
-         dropout_.keeps(s_.index * in_.d.num_q_heads + head_, i_, j));
+        score != -infinity() && (!in_.has(ATTN_SDPA_DROPOUT) ||
+                                 dropout_.keeps(s_.index * in_.d.num_q_heads + head_, i_, j));
     float weight = 0, correction = 1;
     if (in_.d.activation == ATTN_ACTIVATION_SILU) {
       state_.any = state_.any || __any_sync(kAllLanes, score != -infinity());

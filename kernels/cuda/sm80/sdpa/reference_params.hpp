@@ -12,11 +12,11 @@ struct SdpaReferenceParams {
   ScaledView q, k, v, out;
   QueryView lse, row_max;
   int64_t batch;
-  int64_t places;    // for queries: dense batch * seqlen_q, ragged the tokens of q
-  int64_t tiles;     // of places: one is what a block takes of a head
-  int64_t blocks;    // tiles * groups of heads; the grid may be smaller
-  int32_t group;     // query heads that share a kv head
-  int32_t heads;     // of one block, which has a warp for each (place, head)
+  int64_t places;  // for queries: dense batch * seqlen_q, ragged the tokens of q
+  int64_t tiles;   // of places: one is what a block takes of a head
+  int64_t blocks;  // tiles * groups of heads; the grid may be smaller
+  int32_t group;   // query heads that share a kv head
+  int32_t heads;   // of one block, which has a warp for each (place, head)
   int32_t places_per_block;
   int32_t warp_bytes;  // shared memory of a warp
 };
