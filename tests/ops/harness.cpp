@@ -10,23 +10,32 @@
 #include <stdexcept>
 
 #include "allocations.hpp"
+#include "tensor.hpp"
 
 namespace check {
 namespace {
 
-constexpr size_t kGuard = 256;
 constexpr uint8_t kGuardByte = 0xc5;
 
 }  // namespace
 
+size_t Workspace::guard_bytes = 256;
+
 Workspace::Workspace(const attn_plan_info &info) : bytes_(info.workspace_bytes) {
   const size_t alignment = std::max<size_t>(info.workspace_alignment, 1);
-  memory_.assign(bytes_ + 2 * kGuard + 2 * alignment, kGuardByte);
+  if (guard_bytes == 0) {  // the device's allocation is aligned by itself
+    memory_.assign(std::max<size_t>(bytes_, 1), kGuardByte);
+    data_ = memory_.data();
+    mirror::mark_workspace(data_);
+    return;
+  }
+  memory_.assign(bytes_ + 2 * guard_bytes + 2 * alignment, kGuardByte);
   // Aligned to what was asked for and to no more, so that a hidden wish shows.
-  auto at = reinterpret_cast<uintptr_t>(memory_.data()) + kGuard;
+  auto at = reinterpret_cast<uintptr_t>(memory_.data()) + guard_bytes;
   at = (at + alignment - 1) / alignment * alignment;
   if (at / alignment % 2 == 0) at += alignment;
   data_ = reinterpret_cast<uint8_t *>(at);
+  mirror::mark_workspace(memory_.data());
 }
 
 void Workspace::poison(uint8_t byte) {
@@ -64,6 +73,24 @@ const attn_context *Session::context(int threads) {
   if (attn_context_create(&desc, &context, &error) != ATTN_OK) {
     throw std::runtime_error("no context: " + describe(error));
   }
+  attn_device_info info = ATTN_DEVICE_INFO_INIT;
+  if (attn_context_query(context, &info, &error) != ATTN_OK) {
+    throw std::runtime_error("attn_context_query: " + describe(error));
+  }
+  backend_ = info.backend == ATTN_BACKEND_CUDA  ? "cuda"
+             : info.backend == ATTN_BACKEND_HIP ? "hip"
+                                                : "cpu";
+  if (device_ == nullptr && (backend_ == "cuda" || options.pretend)) {
+    if (options.separate) HostTensor::guard_bytes = Workspace::guard_bytes = 0;
+    device_ = options.pretend ? make_pretended_memory(options.memory)
+                              : make_cuda_memory(options.memory, options.separate);
+    if (!options.pretend) count_only_the_library();
+  }
+  device_name_ = info.name;
+  architecture_ = info.architecture;
+  if (descriptor_ >= 0) {
+    say({{"message", "device"}, {"name", info.name}, {"architecture", info.architecture}});
+  }
   return context;
 }
 
@@ -86,7 +113,63 @@ uint64_t Session::seed_of(const std::string &name, int round) const {
   return hash;
 }
 
+bool Session::begin(const std::string &name, const std::string &implementation) {
+  if (descriptor_ < 0) return true;
+  const std::string it = unit(name, implementation);
+  if (begun_.contains(it)) return false;
+  say({{"message", "begin"}, {"unit", it}, {"id", name}, {"implementation", implementation}});
+  return true;
+}
+
+void Session::finished(const std::string &name) {
+  if (descriptor_ >= 0) say({{"message", "finished"}, {"unit", unit(name, "")}});
+}
+
+bool Session::is_finished(const std::string &name) const {
+  return finished_.contains(unit(name, ""));
+}
+
+void Session::say(const nlohmann::json &message) const {
+  const std::string line =
+      message.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  for (size_t at = 0; at < line.size();) {
+    const ssize_t n = write(descriptor_, line.data() + at, line.size() - at);
+    if (n <= 0) _exit(kStatusFatal);  // the parent is gone
+    at += static_cast<size_t>(n);
+  }
+}
+
+void Session::heard(const nlohmann::json &message) {
+  const std::string kind = message["message"], id = message.value("id", "");
+  const std::string implementation = message.value("implementation", "");
+  if (kind == "begin") begun_.insert(message["unit"]);
+  if (kind == "finished") finished_.insert(message["unit"]);
+  if (kind == "step") step(id);
+  if (kind == "expect") expected_ = std::max<size_t>(expected_, message["cases"]);
+  if (kind == "not_served") not_served(id, message["reason"]);
+  if (kind == "row") report(id, implementation, message["failure"], message["extra"]);
+  if (kind == "device") {
+    device_name_ = message["name"];
+    architecture_ = message["architecture"];
+  }
+}
+
+void Session::expect(size_t cases) {
+  expected_ += cases;
+  if (descriptor_ >= 0) say({{"message", "expect"}, {"cases", expected_}});
+}
+
+void Session::report(const std::string &name, const std::string &implementation,
+                     const DeviceError &error) {
+  report(name, implementation, error.what());
+  if (error.lost) throw LostDevice(error.what());
+}
+
 void Session::step(const std::string &name) {
+  if (descriptor_ >= 0) {
+    say({{"message", "step"}, {"id", name}});
+    return;
+  }
   done_++;
   const auto now = std::chrono::steady_clock::now();
   const auto pause = terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(10000);
@@ -99,6 +182,14 @@ void Session::step(const std::string &name) {
 
 void Session::report(const std::string &name, const std::string &implementation,
                      const std::string &failure, nlohmann::json extra) {
+  if (descriptor_ >= 0) {
+    say({{"message", "row"},
+         {"id", name},
+         {"implementation", implementation},
+         {"failure", failure},
+         {"extra", std::move(extra)}});
+    return;
+  }
   nlohmann::json row = {{"id", name}, {"implementation", implementation}, {"ok", failure.empty()}};
   if (!failure.empty()) row["failure"] = failure;
   if (extra.is_object()) row.update(extra);
@@ -124,6 +215,10 @@ void Session::report(const std::string &name, const std::string &implementation,
 }
 
 void Session::not_served(const std::string &name, const std::string &reason) {
+  if (descriptor_ >= 0) {
+    say({{"message", "not_served"}, {"id", name}, {"reason", reason}});
+    return;
+  }
   not_served_[reason]++;
   rows_.push_back({{"id", name}, {"not_served", reason}});
 }
@@ -140,13 +235,11 @@ int Session::finish() {
     std::time_t now = std::time(nullptr);
     char date[32];
     std::strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", std::gmtime(&now));
-    attn_device_info device = ATTN_DEVICE_INFO_INIT;
-    attn_context_query(context(), &device, nullptr);
     const nlohmann::json file = {{"schema", 1},
                                  {"date", date},
                                  {"seed", options.seed},
-                                 {"device", device.name},
-                                 {"architecture", device.architecture},
+                                 {"device", device_name_},
+                                 {"architecture", architecture_},
                                  {"library", attn_version_string()},
                                  {"passed", passed_},
                                  {"failed", failed_},
@@ -165,6 +258,63 @@ int Session::finish() {
 
 std::string describe(const attn_error &error) {
   return std::string(attn_status_name(error.status)) + ": " + error.message;
+}
+
+namespace {
+
+// A template: std::function allocates, which is counted around calls.
+template <class Call>
+int32_t on_device(const Session &session, attn_error *error, const Call &call) {
+  DeviceMemory &device = *session.device();
+  device.before_call();
+  int32_t status = call(device);
+  const std::string failure = device.after_call();
+  if (status == ATTN_OK && !failure.empty()) {
+    status = error->status = ATTN_ERROR_INTERNAL;
+    std::snprintf(error->message, sizeof error->message, "%s", failure.c_str());
+  }
+  return status;
+}
+
+}  // namespace
+
+int32_t call_forward(const Session &session, const attn_plan *plan, const attn_sdpa_args &args,
+                     const Workspace &workspace, attn_error *error, int stream) {
+  if (session.on_host()) {
+    return attn_sdpa_forward(plan, &args, workspace.data(), workspace.bytes(), nullptr, error);
+  }
+  return on_device(session, error, [&](DeviceMemory &device) {
+    const attn_sdpa_args there = device.on_device(args);
+    return attn_sdpa_forward(plan, &there, device.address(workspace.data()), workspace.bytes(),
+                             device.stream(stream), error);
+  });
+}
+
+int32_t call_backward(const Session &session, const attn_plan *plan,
+                      const attn_sdpa_backward_args &args, const Workspace &workspace,
+                      attn_error *error, int stream) {
+  if (session.on_host()) {
+    return attn_sdpa_backward(plan, &args, workspace.data(), workspace.bytes(), nullptr, error);
+  }
+  return on_device(session, error, [&](DeviceMemory &device) {
+    const attn_sdpa_args forward = device.on_device(*args.forward);
+    attn_sdpa_backward_args there = device.on_device(args);
+    there.forward = &forward;
+    return attn_sdpa_backward(plan, &there, device.address(workspace.data()), workspace.bytes(),
+                              device.stream(stream), error);
+  });
+}
+
+int32_t call_merge(const Session &session, const attn_plan *plan, const attn_merge_args &args,
+                   const Workspace &workspace, attn_error *error, int stream) {
+  if (session.on_host()) {
+    return attn_merge(plan, &args, workspace.data(), workspace.bytes(), nullptr, error);
+  }
+  return on_device(session, error, [&](DeviceMemory &device) {
+    const attn_merge_args there = device.on_device(args);
+    return attn_merge(plan, &there, device.address(workspace.data()), workspace.bytes(),
+                      device.stream(stream), error);
+  });
 }
 
 double time_us(const std::function<void()> &run) {

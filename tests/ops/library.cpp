@@ -58,12 +58,22 @@ std::string grown_structs(Session &session) {
   EXPECT(info.known.num_implementations >= 1);
   Workspace workspace(info.known);
   auto args = grown(call.args);
-  EXPECT(attn_sdpa_forward(plan, &args.known, workspace.data(), workspace.bytes(), nullptr,
-                           &error) == ATTN_OK);
+  DeviceMemory *const device = session.device();
+  void *there = workspace.data();
+  attn_stream stream = nullptr;
+  if (device != nullptr) {
+    args.known = device->on_device(args.known);
+    there = device->address(there);
+    stream = device->stream(0);
+    device->upload();
+  }
+  EXPECT(attn_sdpa_forward(plan, &args.known, there, workspace.bytes(), stream, &error) == ATTN_OK);
   args.extra[0] = 1;
   call.poison_outputs(3);
-  EXPECT(attn_sdpa_forward(plan, &args.known, workspace.data(), workspace.bytes(), nullptr,
-                           &error) == ATTN_ERROR_VERSION);
+  if (device != nullptr) device->upload();
+  EXPECT(attn_sdpa_forward(plan, &args.known, there, workspace.bytes(), stream, &error) ==
+         ATTN_ERROR_VERSION);
+  if (device != nullptr) device->download();
   for (const auto &o : call.outputs) EXPECT(o.tensor.untouched());
   return {};
 }
@@ -193,9 +203,19 @@ std::string tuning_text(Session &session) {
   wide.workspace_bytes = info.tune_workspace_bytes;
   Workspace workspace(wide);
   attn_plan *tuned = nullptr;
-  EXPECT(attn_sdpa_plan_tune(plan, &call.args, nullptr, workspace.data(), workspace.bytes(),
-                             nullptr, &tuned, &error) == ATTN_OK);
+  attn_sdpa_args args = call.args;
+  void *there = workspace.data();
+  attn_stream stream = nullptr;
+  if (DeviceMemory *device = session.device()) {
+    device->upload();
+    args = device->on_device(args);
+    there = device->address(there);
+    stream = device->stream(0);
+  }
+  EXPECT(attn_sdpa_plan_tune(plan, &args, nullptr, there, workspace.bytes(), stream, &tuned,
+                             &error) == ATTN_OK);
   PlanPtr tuned_owner(tuned);
+  if (DeviceMemory *device = session.device()) device->download();
   EXPECT(workspace.guards_untouched());
   size_t length = 0;
   EXPECT(attn_plan_export(tuned, nullptr, 0, &length, &error) == ATTN_OK);
@@ -224,8 +244,8 @@ std::string tuning_text(Session &session) {
          ATTN_ERROR_INVALID_ARGUMENT);
   EXPECT(attn_plan_implementation(plan, -1, &name, &error) == ATTN_ERROR_INVALID_ARGUMENT);
   EXPECT(attn_plan_prepare(plan, &error) == ATTN_OK);
-  EXPECT(attn_sdpa_plan_tune(plan, nullptr, nullptr, workspace.data(), workspace.bytes(), nullptr,
-                             &tuned, &error) == ATTN_ERROR_INVALID_ARGUMENT);
+  EXPECT(attn_sdpa_plan_tune(plan, nullptr, nullptr, there, workspace.bytes(), stream, &tuned,
+                             &error) == ATTN_ERROR_INVALID_ARGUMENT);
   return {};
 }
 
@@ -276,7 +296,12 @@ void run_library(Session &session) {
       std::printf("%s\n", test.name);
       continue;
     }
-    session.report(test.name, "", test.run(session));
+    if (!session.begin(test.name)) continue;
+    try {
+      session.report(test.name, "", test.run(session));
+    } catch (const DeviceError &e) {
+      session.report(test.name, "", e);
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <random>
 
 #include "harness.hpp"
+#include "supervisor.hpp"
 
 int main(int argc, char **argv) {
   check::Options options;
@@ -34,23 +35,46 @@ int main(int argc, char **argv) {
   app.add_flag("--quick", options.quick, "a subset for builds with sanitizers");
   app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
   app.add_flag("--list", options.list, "only print the names of cases");
+  app.add_flag("--in-process", options.in_process,
+               "CUDA: no child process, from which the rest goes on after a fault");
+  app.add_option("--timeout", options.timeout, "CUDA: seconds after which a silent child is ended")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_flag("--separate", options.separate,
+               "CUDA: each tensor an allocation by itself, workspaces unwritten, in this process: "
+               "for compute-sanitizer");
+  app.add_flag("--pretend", options.pretend,
+               "CPU: through a copy of all memory, as for a device; tests the tests");
   app.add_option("--json", options.json, "write all results to this file");
   app.set_version_flag("--version", std::string(attn_version_string()));
   CLI11_PARSE(app, argc, argv);
   if (app.count("--seed") == 0) options.seed = std::random_device()();
 
   try {
-    check::Session session(options);
+    const auto run = [](check::Session &session) {
+      if (!session.options.list) session.context();
+      check::run_library(session);
+      check::run_refusals(session);
+      check::run_merge(session);
+      check::run_sdpa(session);
+    };
     if (!options.list) {
-      session.context();
       std::printf("attn-check: libattn %s, seed %llu\n", attn_version_string(),
                   static_cast<unsigned long long>(options.seed));
       std::fflush(stdout);
     }
-    check::run_library(session);
-    check::run_refusals(session);
-    check::run_merge(session);
-    check::run_sdpa(session);
+    const bool device = options.backend == "cuda" || options.backend == "hip" || options.pretend;
+    if (device && !options.in_process && !options.separate && !options.list) {
+      return check::supervise(options, run);
+    }
+    check::Session session(options);
+    try {
+      run(session);
+    } catch (const check::LostDevice &) {
+      std::fprintf(stderr, "attn-check: the device is lost: what follows was not run\n");
+      session.finish();
+      return check::kStatusLost;
+    }
     return options.list ? 0 : session.finish();
   } catch (const std::exception &e) {
     std::fprintf(stderr, "attn-check: %s\n", e.what());

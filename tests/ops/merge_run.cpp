@@ -259,8 +259,8 @@ std::string merge_failure(Session &session, const MergeCase &c, uint64_t seed,
     call.oracle(truth, truth_lse);
     call.oracle(naive, naive_lse);
     std::string failure;
-    const PlanPtr plan =
-        merge_plan(session.context(run == 2 ? 1 : 0), call.desc, implementation, failure);
+    const PlanPtr plan = merge_plan(session.context(run == 2 && session.backend() == "cpu" ? 1 : 0),
+                                    call.desc, implementation, failure);
     if (!failure.empty()) return failure;
     attn_plan_info info = ATTN_PLAN_INFO_INIT;
     attn_plan_query(plan.get(), &info, nullptr);
@@ -274,12 +274,26 @@ std::string merge_failure(Session &session, const MergeCase &c, uint64_t seed,
     call.partial.remember();
     workspace.poison(static_cast<uint8_t>(run));
     attn_error error = ATTN_ERROR_INIT;
+    if (attn_plan_prepare(plan.get(), &error) != ATTN_OK) return describe(error);
+    DeviceMemory *const device = session.device();
+    if (device != nullptr) device->upload();
+    std::unique_ptr<Graph> graph;
+    int32_t status = ATTN_OK;
     const uint64_t before = allocations();
-    const int32_t status =
-        attn_merge(plan.get(), &call.args, workspace.data(), workspace.bytes(), nullptr, &error);
+    const auto execute = [&] {
+      status = call_merge(session, plan.get(), call.args, workspace, &error);
+    };
+    if (device != nullptr && device->stable() && run == 2) {
+      graph = device->capture(execute);
+      if (status == ATTN_OK) graph->launch();
+    } else {
+      execute();
+    }
     const uint64_t allocated = allocations() - before;
+    if (device != nullptr) device->download();
     if (status != ATTN_OK) return describe(error);
-    if (allocated != 0) return std::to_string(allocated) + " heap allocations in execute";
+    if (allocated != 0 && graph == nullptr)
+      return std::to_string(allocated) + " heap allocations in execute";
     if (!workspace.guards_untouched()) return "wrote outside the workspace";
     if (!call.result().gaps_untouched() || !call.result_lse().gaps_untouched()) {
       return "wrote outside the elements of its outputs";
@@ -373,29 +387,6 @@ std::string split_merge_failure(Session &session, uint64_t seed, int32_t lse_bas
   attn_plan_info info = ATTN_PLAN_INFO_INIT;
   attn_plan_query(plan.get(), &info, nullptr);
   Workspace workspace(info);
-  for (int64_t piece = 0; piece < pieces; piece++) {
-    const int64_t first = kSk * piece / pieces, end = kSk * (piece + 1) / pieces;
-    attn_sdpa_args a = args;
-    for (attn_tensor *t : {&a.k, &a.v}) {
-      t->data = static_cast<float *>(t->data) + first * t->stride[1];
-      t->shape[1] = end - first;
-    }
-    // out [1, n, h, d] and lse [1, h, n] are views into the merge's inputs.
-    a.out = {static_cast<float *>(m.partial.data) + piece * m.partial.stride[1],
-             kFp32,
-             4,
-             {1, kSq, kHq, kD},
-             {0, m.partial.stride[0], m.partial.stride[2], m.partial.stride[3]}};
-    a.lse = {static_cast<float *>(m.partial_lse.data) + piece * m.partial_lse.stride[1],
-             kFp32,
-             3,
-             {1, kHq, kSq},
-             {0, m.partial_lse.stride[2], m.partial_lse.stride[0]}};
-    if (attn_sdpa_forward(plan.get(), &a, workspace.data(), workspace.bytes(), nullptr, &error) !=
-        ATTN_OK) {
-      return describe(error);
-    }
-  }
   attn_merge_desc merge = ATTN_MERGE_DESC_INIT;
   merge.dtype = kFp32;
   merge.flags = kLse | (sink ? kSink | kLseSink : 0);
@@ -414,10 +405,31 @@ std::string split_merge_failure(Session &session, uint64_t seed, int32_t lse_bas
   if (!failure.empty()) return failure;
   attn_plan_query(joining.get(), &info, nullptr);
   Workspace merge_workspace(info);
-  if (attn_merge(joining.get(), &m, merge_workspace.data(), merge_workspace.bytes(), nullptr,
-                 &error) != ATTN_OK) {
+  if (DeviceMemory *device = session.device()) device->upload();
+  for (int64_t piece = 0; piece < pieces; piece++) {
+    const int64_t first = kSk * piece / pieces, end = kSk * (piece + 1) / pieces;
+    attn_sdpa_args a = args;
+    for (attn_tensor *t : {&a.k, &a.v}) {
+      t->data = static_cast<float *>(t->data) + first * t->stride[1];
+      t->shape[1] = end - first;
+    }
+    // out [1, n, h, d] and lse [1, h, n] are views into the merge's inputs.
+    a.out = {static_cast<float *>(m.partial.data) + piece * m.partial.stride[1],
+             kFp32,
+             4,
+             {1, kSq, kHq, kD},
+             {0, m.partial.stride[0], m.partial.stride[2], m.partial.stride[3]}};
+    a.lse = {static_cast<float *>(m.partial_lse.data) + piece * m.partial_lse.stride[1],
+             kFp32,
+             3,
+             {1, kHq, kSq},
+             {0, m.partial_lse.stride[2], m.partial_lse.stride[0]}};
+    if (call_forward(session, plan.get(), a, workspace, &error) != ATTN_OK) return describe(error);
+  }
+  if (call_merge(session, joining.get(), m, merge_workspace, &error) != ATTN_OK) {
     return describe(error);
   }
+  if (DeviceMemory *device = session.device()) device->download();
   Comparison result = compare("out", out, truth.out.value, truth.out.slack, naive.out.value);
   if (!result.ok) return result.detail;
   result = compare("lse", lse, truth.lse.value, truth.lse.slack, naive.lse.value);
@@ -436,6 +448,7 @@ void run_merge(Session &session) {
   session.expect(session.options.list ? 0 : rows.size());
   for (const MergeCase &c : rows) {
     if (session.options.list) break;
+    if (session.is_finished(c.name)) continue;
     session.step(c.name);
     const uint64_t seed = session.seed_of(c.name, 0);
     const MergeCall call(c, seed);
@@ -452,10 +465,16 @@ void run_merge(Session &session) {
       attn_plan_implementation(plan.get(), i, &name, nullptr);
       if (!session.options.implementation.empty() && session.options.implementation != name)
         continue;
+      if (!session.begin(c.name, name)) continue;
       nlohmann::json extra = nlohmann::json::object();
-      const std::string result = merge_failure(session, c, seed, name, extra);
-      session.report(c.name, name, result, extra);
+      try {
+        const std::string result = merge_failure(session, c, seed, name, extra);
+        session.report(c.name, name, result, extra);
+      } catch (const DeviceError &e) {
+        session.report(c.name, name, e);
+      }
     }
+    session.finished(c.name);
   }
   for (int32_t base : {ATTN_LSE_BASE_E, ATTN_LSE_BASE_2}) {
     for (bool sink : {false, true}) {
@@ -470,9 +489,14 @@ void run_merge(Session &session) {
             std::printf("%s\n", name.c_str());
             continue;
           }
-          session.report(name, "",
-                         split_merge_failure(session, session.seed_of(name, 0), base, sink, pieces,
-                                             ranks_first));
+          if (!session.begin(name)) continue;
+          try {
+            session.report(name, "",
+                           split_merge_failure(session, session.seed_of(name, 0), base, sink,
+                                               pieces, ranks_first));
+          } catch (const DeviceError &e) {
+            session.report(name, "", e);
+          }
         }
       }
     }

@@ -44,6 +44,7 @@ struct Refusal {
   std::string field;                // part of attn_error.field
   std::string value;                // part of the message; may be empty
   std::function<void(Attempt &)> break_it;
+  bool contents = false;  // what an array holds: only a backend on the host can look
 };
 
 std::vector<SdpaCase> make_bases() {
@@ -105,6 +106,10 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
   const auto args = [&](const char *name, const SdpaCase *of, int32_t status, const char *field,
                         const char *value, std::function<void(Attempt &)> change) {
     rows.push_back({name, of, false, status, field, value, std::move(change)});
+  };
+  const auto contents = [&](const char *name, const SdpaCase *of, int32_t status, const char *field,
+                            const char *value, std::function<void(Attempt &)> change) {
+    rows.push_back({name, of, false, status, field, value, std::move(change), true});
   };
 #define DESC(field, number) [=](attn_sdpa_desc &d) { d.field = number; }
 #define ARGS(statement) [=]([[maybe_unused]] Attempt &a) { statement; }
@@ -332,27 +337,27 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
        ARGS(a.args.cu_seqlens_q = nullptr));
   args("cu-seqlens-k-missing", ragged, kInvalid, "args.cu_seqlens_k", "",
        ARGS(a.args.cu_seqlens_k = nullptr));
-  args("cu-seqlens-q-start", ragged, kInvalid, "args.cu_seqlens_q[0]", "1",
+  contents("cu-seqlens-q-start", ragged, kInvalid, "args.cu_seqlens_q[0]", "1",
        ARGS(a.args.cu_seqlens_q = changed(a.numbers, a.args.cu_seqlens_q, 3, 0, 1)));
-  args("cu-seqlens-q-falls", ragged, kInvalid, "args.cu_seqlens_q[2]", "2",
+  contents("cu-seqlens-q-falls", ragged, kInvalid, "args.cu_seqlens_q[2]", "2",
        ARGS(a.args.cu_seqlens_q = changed(a.numbers, a.args.cu_seqlens_q, 3, 2, 2)));
-  args("cu-seqlens-q-past-total", ragged, kInvalid, "args.cu_seqlens_q[2]", "10",
+  contents("cu-seqlens-q-past-total", ragged, kInvalid, "args.cu_seqlens_q[2]", "10",
        ARGS(a.args.cu_seqlens_q = changed(a.numbers, a.args.cu_seqlens_q, 3, 2, 10)));
-  args("cu-seqlens-k-falls", ragged, kInvalid, "args.cu_seqlens_k[1]", "-1",
+  contents("cu-seqlens-k-falls", ragged, kInvalid, "args.cu_seqlens_k[1]", "-1",
        ARGS(a.args.cu_seqlens_k = changed(a.numbers, a.args.cu_seqlens_k, 3, 1, -1)));
-  args("cu-seqlens-k-past-total", ragged, kInvalid, "args.cu_seqlens_k[2]", "99",
+  contents("cu-seqlens-k-past-total", ragged, kInvalid, "args.cu_seqlens_k[2]", "99",
        ARGS(a.args.cu_seqlens_k = changed(a.numbers, a.args.cu_seqlens_k, 3, 2, 99)));
-  args("cu-seqlens-past-limit", ragged, kInvalid, "args.cu_seqlens_q[1]", "9",
+  contents("cu-seqlens-past-limit", ragged, kInvalid, "args.cu_seqlens_q[1]", "9",
        ARGS(a.args.cu_seqlens_q = changed(a.numbers, a.args.cu_seqlens_q, 3, 1, 9)));
   args("seqused-q-missing", ragged, kInvalid, "args.seqused_q", "",
        ARGS(a.args.seqused_q = nullptr));
-  args("seqused-q-negative", ragged, kInvalid, "args.seqused_q[0]", "-1",
+  contents("seqused-q-negative", ragged, kInvalid, "args.seqused_q[0]", "-1",
        ARGS(a.args.seqused_q = changed(a.numbers, a.args.seqused_q, 2, 0, -1)));
-  args("seqused-q-beyond", ragged, kInvalid, "args.seqused_q[1]", "5",
+  contents("seqused-q-beyond", ragged, kInvalid, "args.seqused_q[1]", "5",
        ARGS(a.args.seqused_q = changed(a.numbers, a.args.seqused_q, 2, 1, 5)));
-  args("seqused-k-beyond", ragged, kInvalid, "args.seqused_k[1]", "8",
+  contents("seqused-k-beyond", ragged, kInvalid, "args.seqused_k[1]", "8",
        ARGS(a.args.seqused_k = changed(a.numbers, a.args.seqused_k, 2, 1, 8)));
-  args("seqused-k-past-limit", paged, kInvalid, "args.seqused_k[0]", "10",
+  contents("seqused-k-past-limit", paged, kInvalid, "args.seqused_k[0]", "10",
        ARGS(a.args.seqused_k = changed(a.numbers, a.args.seqused_k, 2, 0, 10)));
   args("seqused-k-missing", paged, kInvalid, "args.seqused_k", "",
        ARGS(a.args.seqused_k = nullptr));
@@ -362,8 +367,8 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
        ARGS(a.args.block_table.dtype = ATTN_DTYPE_INT64));
   args("block-table-batch", paged, kInvalid, "args.block_table.shape[0]", "1",
        ARGS(a.args.block_table.shape[0] = 1));
-  args("block-table-too-narrow", paged, kInvalid, "", "", ARGS(a.args.block_table.shape[1] = 2));
-  args("page-id-beyond-pool", paged, kInvalid, "args.block_table", "1000", [](Attempt &a) {
+  contents("block-table-too-narrow", paged, kInvalid, "", "", ARGS(a.args.block_table.shape[1] = 2));
+  contents("page-id-beyond-pool", paged, kInvalid, "args.block_table", "1000", [](Attempt &a) {
     const attn_tensor &t = a.args.block_table;
     const auto *ids = static_cast<const int32_t *>(t.data);
     a.numbers.assign(ids, ids + t.shape[0] * t.shape[1]);  // the base's table is contiguous
@@ -372,19 +377,19 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
   });
   args("csr-indptr-missing", csr, kInvalid, "args.kv_page_indptr", "",
        ARGS(a.args.kv_page_indptr = nullptr));
-  args("csr-indptr-falls", csr, kInvalid, "args.kv_page_indptr[2]", "1",
+  contents("csr-indptr-falls", csr, kInvalid, "args.kv_page_indptr[2]", "1",
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 2, 1)));
-  args("csr-indptr-start", csr, kInvalid, "args.kv_page_indptr[0]", "-1",
+  contents("csr-indptr-start", csr, kInvalid, "args.kv_page_indptr[0]", "-1",
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 0, -1)));
   args("csr-indices-missing", csr, kInvalid, "args.kv_page_indices", "",
        ARGS(a.args.kv_page_indices = nullptr));
-  args("csr-page-beyond-pool", csr, kInvalid, "args.kv_page_indices[1]", "7777",
+  contents("csr-page-beyond-pool", csr, kInvalid, "args.kv_page_indices[1]", "7777",
        ARGS(a.args.kv_page_indices = changed(a.numbers, a.args.kv_page_indices, 5, 1, 7777)));
-  args("csr-last-page-zero", csr, kInvalid, "args.kv_last_page_len[0]", "0",
+  contents("csr-last-page-zero", csr, kInvalid, "args.kv_last_page_len[0]", "0",
        ARGS(a.args.kv_last_page_len = changed(a.numbers, a.args.kv_last_page_len, 2, 0, 0)));
-  args("csr-last-page-beyond", csr, kInvalid, "args.kv_last_page_len[1]", "5",
+  contents("csr-last-page-beyond", csr, kInvalid, "args.kv_last_page_len[1]", "5",
        ARGS(a.args.kv_last_page_len = changed(a.numbers, a.args.kv_last_page_len, 2, 1, 5)));
-  args("csr-too-long", csr, kInvalid, "", "", ARGS(a.args.kv_last_page_len =
+  contents("csr-too-long", csr, kInvalid, "", "", ARGS(a.args.kv_last_page_len =
        changed(a.numbers, a.args.kv_last_page_len, 2, 0, 4)));
   args("mask-missing", options, kInvalid, "args.mask", "", ARGS(a.args.mask.rank = 0));
   args("mask-dtype", options, kInvalid, "args.mask", "int8", ARGS(a.args.mask.dtype = ATTN_DTYPE_INT8));
@@ -406,21 +411,21 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
   args("rng-missing", options, kInvalid, "args.rng_state", "", ARGS(a.args.rng_state = nullptr));
   args("block-counts-rows", options, kInvalid, "args.block_counts.shape[2]", "1",
        ARGS(a.args.block_counts.shape[2] = 1));
-  args("block-count-beyond", options, kInvalid, "args.block_counts", "1000000", [](Attempt &a) {
+  contents("block-count-beyond", options, kInvalid, "args.block_counts", "1000000", [](Attempt &a) {
     const attn_tensor &t = a.args.block_counts;
     const auto *counts = static_cast<const int32_t *>(t.data);
     a.numbers.assign(counts, counts + t.shape[0] * t.shape[1] * t.shape[2]);
     a.numbers[2] = 1000000;
     a.args.block_counts.data = a.numbers.data();
   });
-  args("block-count-negative", options, kInvalid, "args.block_counts", "-5", [](Attempt &a) {
+  contents("block-count-negative", options, kInvalid, "args.block_counts", "-5", [](Attempt &a) {
     const attn_tensor &t = a.args.block_counts;
     const auto *counts = static_cast<const int32_t *>(t.data);
     a.numbers.assign(counts, counts + t.shape[0] * t.shape[1] * t.shape[2]);
     a.numbers[0] = -5;
     a.args.block_counts.data = a.numbers.data();
   });
-  args("block-index-beyond", options, kInvalid, "args.block_indices", "12345", [](Attempt &a) {
+  contents("block-index-beyond", options, kInvalid, "args.block_indices", "12345", [](Attempt &a) {
     const attn_tensor &t = a.args.block_indices;
     a.numbers.assign(static_cast<size_t>(t.shape[0] * t.shape[1] * t.shape[2] * t.shape[3]), 0);
     a.numbers[0] = 12345;
@@ -487,12 +492,19 @@ std::string error_failure(const Refusal &row, int32_t status, const attn_error &
   return {};
 }
 
-std::string execute_failure(const Refusal &row, Attempt &a, SdpaCall &call, const attn_plan *plan,
-                            Workspace &workspace) {
+std::string execute_failure(const Session &session, const Refusal &row, Attempt &a, SdpaCall &call,
+                            const attn_plan *plan, Workspace &workspace) {
   call.poison_outputs(0xa5a5a5a5a5a5a5a5);
   workspace.poison(0x77);
   attn_error error = ATTN_ERROR_INIT;
   const bool backward = (call.c.pass == ATTN_SDPA_BACKWARD) != a.other_pass;
+  if (DeviceMemory *device = session.device()) {
+    device->upload();
+    a.args = device->on_device(a.args);
+    a.workspace = device->address(a.workspace);
+    a.grads = device->on_device(a.grads);
+    if (a.stream == nullptr) a.stream = device->stream(0);
+  }
   a.grads.forward = a.no_forward ? nullptr : &a.args;
   const attn_plan *used = a.no_plan ? nullptr : plan;
   const uint64_t before = allocations();
@@ -515,6 +527,80 @@ std::string execute_failure(const Refusal &row, Attempt &a, SdpaCall &call, cons
   return {};
 }
 
+void check_row(Session &session, const Refusal &row) {
+  if (session.backend() != "cpu" && (row.contents || row.name == "refusal/dense/stream-on-cpu")) {
+    session.not_served(row.name, row.contents ? "lengths, page lists and block lists lie in the "
+                                                "device's memory, which execute does not read"
+                                              : "about the CPU's streams");
+    return;
+  }
+  SdpaCall call(*row.base, session.seed_of(row.name, 0));
+  call.compute_truth();
+  Attempt a{};
+  a.options = ATTN_PLAN_OPTIONS_INIT;
+  a.desc = call.desc;
+  a.args = call.args;
+  a.grads = call.grads;
+  a.call = &call;
+  if (row.at_plan) {
+    row.break_it(a);
+    attn_plan *plan = reinterpret_cast<attn_plan *>(&a);  // to be overwritten with NULL
+    attn_error error = ATTN_ERROR_INIT, probe_error = ATTN_ERROR_INIT;
+    const attn_context *context = a.no_context ? nullptr : session.context();
+    const attn_sdpa_desc *desc = a.no_desc ? nullptr : &a.desc;
+    const int32_t status = attn_sdpa_plan_create(context, desc, &a.options, &plan, &error);
+    const int32_t probe = attn_sdpa_supported(context, desc, &a.options, &probe_error);
+    std::string failure = error_failure(row, status, error);
+    if (failure.empty() && plan != nullptr) failure = "refused, but *plan is not NULL";
+    if (failure.empty() && (probe != status || std::strcmp(error.message, probe_error.message))) {
+      failure = std::string("attn_sdpa_supported says otherwise: ") + probe_error.message;
+    }
+    session.report(row.name, "", failure);
+    return;
+  }
+  attn_plan_info info = ATTN_PLAN_INFO_INIT;
+  attn_plan *first = nullptr;
+  attn_error error = ATTN_ERROR_INIT;
+  const int32_t served =
+      attn_sdpa_plan_create(session.context(), &call.desc, nullptr, &first, &error);
+  if (served == ATTN_ERROR_UNSUPPORTED && call.desc.pass == ATTN_SDPA_BACKWARD &&
+      session.backend() != "cpu") {
+    session.not_served(row.name, session.backend() + " has no backward pass: " + describe(error));
+    return;
+  }
+  if (served != ATTN_OK) {
+    session.report(row.name, "", "not served: " + describe(error));
+    return;
+  }
+  const PlanPtr listing(first);
+  attn_plan_query(first, &info, nullptr);
+  const int32_t count = info.num_implementations;
+  for (int32_t i = 0; i < count; i++) {
+    Attempt mine = a;
+    attn_plan_implementation(first, i, &mine.options.implementation, nullptr);
+    const char *name = mine.options.implementation;
+    if (!session.options.implementation.empty() && session.options.implementation != name) continue;
+    if (!session.begin(row.name, name)) continue;
+    attn_plan *plan = nullptr;
+    attn_sdpa_plan_create(session.context(), &call.desc, &mine.options, &plan, nullptr);
+    const PlanPtr owner(plan);
+    attn_plan_query(plan, &info, nullptr);
+    // Some plans need no workspace: then there is nothing to break about it.
+    if (row.status == kWorkspace && info.workspace_bytes == 0) continue;
+    Workspace workspace(info);
+    mine.workspace = workspace.data();
+    mine.workspace_bytes = workspace.bytes();
+    row.break_it(mine);
+    try {
+      const std::string failure = execute_failure(session, row, mine, call, plan, workspace);
+      if (DeviceMemory *device = session.device()) device->wait();
+      session.report(row.name, name, failure);
+    } catch (const DeviceError &e) {
+      session.report(row.name, name, e);
+    }
+  }
+}
+
 }  // namespace
 
 void run_refusals(Session &session) {
@@ -529,58 +615,10 @@ void run_refusals(Session &session) {
   }
   session.expect(rows.size());
   for (const Refusal &row : rows) {
+    if (session.is_finished(row.name)) continue;
     session.step(row.name);
-    SdpaCall call(*row.base, session.seed_of(row.name, 0));
-    call.compute_truth();
-    Attempt a{};
-    a.options = ATTN_PLAN_OPTIONS_INIT;
-    a.desc = call.desc;
-    a.args = call.args;
-    a.grads = call.grads;
-    a.call = &call;
-    if (row.at_plan) {
-      row.break_it(a);
-      attn_plan *plan = reinterpret_cast<attn_plan *>(&a);  // to be overwritten with NULL
-      attn_error error = ATTN_ERROR_INIT, probe_error = ATTN_ERROR_INIT;
-      const attn_context *context = a.no_context ? nullptr : session.context();
-      const attn_sdpa_desc *desc = a.no_desc ? nullptr : &a.desc;
-      const int32_t status = attn_sdpa_plan_create(context, desc, &a.options, &plan, &error);
-      const int32_t probe = attn_sdpa_supported(context, desc, &a.options, &probe_error);
-      std::string failure = error_failure(row, status, error);
-      if (failure.empty() && plan != nullptr) failure = "refused, but *plan is not NULL";
-      if (failure.empty() && (probe != status || std::strcmp(error.message, probe_error.message))) {
-        failure = std::string("attn_sdpa_supported says otherwise: ") + probe_error.message;
-      }
-      session.report(row.name, "", failure);
-      continue;
-    }
-    attn_plan_info info = ATTN_PLAN_INFO_INIT;
-    attn_plan *first = nullptr;
-    attn_error error = ATTN_ERROR_INIT;
-    if (attn_sdpa_plan_create(session.context(), &call.desc, nullptr, &first, &error) != ATTN_OK) {
-      session.report(row.name, "", "not served: " + describe(error));
-      continue;
-    }
-    const PlanPtr listing(first);
-    attn_plan_query(first, &info, nullptr);
-    const int32_t count = info.num_implementations;
-    for (int32_t i = 0; i < count; i++) {
-      Attempt mine = a;
-      attn_plan_implementation(first, i, &mine.options.implementation, nullptr);
-      const char *name = mine.options.implementation;
-      if (!session.options.implementation.empty() && session.options.implementation != name) continue;
-      attn_plan *plan = nullptr;
-      attn_sdpa_plan_create(session.context(), &call.desc, &mine.options, &plan, nullptr);
-      const PlanPtr owner(plan);
-      attn_plan_query(plan, &info, nullptr);
-      // Some plans need no workspace: then there is nothing to break about it.
-      if (row.status == kWorkspace && info.workspace_bytes == 0) continue;
-      Workspace workspace(info);
-      mine.workspace = workspace.data();
-      mine.workspace_bytes = workspace.bytes();
-      row.break_it(mine);
-      session.report(row.name, name, execute_failure(row, mine, call, plan, workspace));
-    }
+    check_row(session, row);
+    session.finished(row.name);
   }
 }
 

@@ -61,9 +61,9 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
   score_terms();
   blocks();
   if (c.flags & ATTN_SDPA_DROPOUT) {
-    rng_state_[0] = rng_();
-    rng_state_[1] = rng_();
-    args.rng_state = rng_state_;
+    const uint64_t seed_of_call = rng_();
+    rng_state_ = {seed_of_call, rng_()};
+    args.rng_state = rng_state_.data();
   }
   // K and V come last: what of them is used depends on everything above.
   inputs = read_inputs(desc, args);
@@ -141,8 +141,8 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
 
 void SdpaCall::lengths() {
   const auto side = [&](const std::vector<int32_t> &used, bool ragged, bool seqused, int32_t spare,
-                        std::vector<int32_t> &cu, std::vector<int32_t> &in_use, int64_t &longest,
-                        int64_t &total, int64_t &extent) {
+                        MirroredVector<int32_t> &cu, MirroredVector<int32_t> &in_use,
+                        int64_t &longest, int64_t &total, int64_t &extent) {
     extent = used.empty() ? 0 : *std::max_element(used.begin(), used.end());
     if (seqused) extent += spare;
     cu.assign(1, 0);
@@ -248,24 +248,7 @@ void SdpaCall::data_tensors() {
   const bool shared = c.strides == Strides::kShared;
   q = HostTensor(c.q_dtype, q_shape(c.hq, c.dqk), shared ? Strides::kContiguous : c.strides, rng_);
   args.q = q.view;
-  const double q_size =
-      storage_unit(c.q_dtype) * ((c.data & kDataHugeScores)       ? 1e4
-                                 : (c.data & kDataNegativeScores) ? 1e4 / std::sqrt(c.dqk)
-                                                                  : 1);
-  for (int64_t b = 0; b < batch_; b++) {
-    for (int64_t i = 0; i < used_q_[static_cast<size_t>(b)]; i++) {
-      const int64_t token =
-          c.q_layout == ATTN_LAYOUT_RAGGED ? cu_q_[static_cast<size_t>(b)] + i : b * extent_q_ + i;
-      for (int64_t n = 0; n < c.hq; n++) {
-        const bool infinite = (c.data & kDataInfScores) != 0 && chance(rng_, 0.2);
-        for (int64_t d = 0; d < c.dqk; d++) {
-          double x = normal(rng_);
-          if (c.data & kDataNegativeScores) x = std::fabs(x) + 0.5;
-          q.set((token * c.hq + n) * c.dqk + d, infinite ? kInf : x * q_size);
-        }
-      }
-    }
-  }
+  fill_queries();
   q_scale = scale_tensor(c.q_quant, shape_of(q), c.q_layout == ATTN_LAYOUT_RAGGED,
                          1 / storage_unit(c.q_dtype));
   args.q_scale = q_scale.view;
@@ -297,6 +280,28 @@ void SdpaCall::data_tensors() {
     args.v = v.view;
     v_scale = scale_tensor(c.v_quant, v_shape, paged_or_ragged, 1 / storage_unit(v_dtype));
     args.v_scale = v_scale.view;
+  }
+}
+
+// Queries in use get values; the others keep the NaN that the memory was filled with.
+void SdpaCall::fill_queries() {
+  const double q_size =
+      storage_unit(c.q_dtype) * ((c.data & kDataHugeScores)       ? 1e4
+                                 : (c.data & kDataNegativeScores) ? 1e4 / std::sqrt(c.dqk)
+                                                                  : 1);
+  for (int64_t b = 0; b < batch_; b++) {
+    for (int64_t i = 0; i < used_q_[static_cast<size_t>(b)]; i++) {
+      const int64_t token =
+          c.q_layout == ATTN_LAYOUT_RAGGED ? cu_q_[static_cast<size_t>(b)] + i : b * extent_q_ + i;
+      for (int64_t n = 0; n < c.hq; n++) {
+        const bool infinite = (c.data & kDataInfScores) != 0 && chance(rng_, 0.2);
+        for (int64_t d = 0; d < c.dqk; d++) {
+          double x = normal(rng_);
+          if (c.data & kDataNegativeScores) x = std::fabs(x) + 0.5;
+          q.set((token * c.hq + n) * c.dqk + d, infinite ? kInf : x * q_size);
+        }
+      }
+    }
   }
 }
 
@@ -573,6 +578,69 @@ void SdpaCall::compute_truth() {
   put("dbias", truth.dbias, naive.dbias.value);
   put("dsink", truth.dsink, naive.dsink.value);
   put("dgate", truth.dgate, naive.dgate.value);
+}
+
+bool SdpaCall::change_lengths() {
+  const bool paged = c.page_size > 0, ragged_q = c.q_layout == ATTN_LAYOUT_RAGGED,
+             ragged_k = c.kv_layout == ATTN_LAYOUT_RAGGED;
+  const bool seqused_q = args.seqused_q != nullptr, seqused_k = args.seqused_k != nullptr;
+  if (c.pass != ATTN_SDPA_FORWARD) return false;
+  if (batch_ == 0 || !(paged || ragged_q || ragged_k || seqused_q || seqused_k)) return false;
+  const size_t batch = static_cast<size_t>(batch_);
+  // Sequences trade their places, each with the room of its neighbour; what is used of the room is
+  // drawn anew where the call says it apart.
+  const auto side = [&](bool ragged, bool seqused, int64_t extent, MirroredVector<int32_t> &cu,
+                        MirroredVector<int32_t> &used) {
+    std::vector<int32_t> rooms;
+    for (size_t b = 0; b < batch; b++) {
+      rooms.push_back(ragged ? cu[b + 1] - cu[b] : static_cast<int32_t>(extent));
+    }
+    std::rotate(rooms.begin(), rooms.begin() + 1, rooms.end());
+    for (size_t b = 0; b < batch; b++) {
+      if (ragged) cu[b + 1] = cu[b] + rooms[b];
+      used[b] = seqused ? static_cast<int32_t>(uniform(rng_, 0, rooms[b])) : rooms[b];
+    }
+  };
+  side(ragged_q, seqused_q, extent_q_, cu_q_, used_q_);
+  if (!paged) {
+    side(ragged_k, seqused_k, extent_k_, cu_k_, used_k_);
+  } else if (c.kv_layout == ATTN_LAYOUT_PAGED_TABLE) {
+    // Lists go to the next sequence, and from its last page on something is not used any more.
+    const int64_t width = block_table.view.shape[1];
+    const Array<double> before = block_table.load();
+    std::rotate(used_k_.begin(), used_k_.begin() + 1, used_k_.end());
+    for (int64_t b = 0; b < batch_; b++) {
+      for (int64_t n = 0; n < width; n++) {
+        block_table.set(b * width + n, before.at((b + 1) % batch_, n));
+      }
+      int32_t &n = used_k_[static_cast<size_t>(b)];
+      n = static_cast<int32_t>(uniform(rng_, n / 2, n));
+    }
+  } else {
+    const std::vector<int32_t> indptr(indptr_.begin(), indptr_.end());
+    const std::vector<int32_t> indices(indices_.begin(), indices_.end());
+    std::rotate(used_k_.begin(), used_k_.begin() + 1, used_k_.end());
+    for (size_t b = 0; b < batch; b++) {
+      const size_t from = (b + 1) % batch;
+      int32_t &n = used_k_[b];
+      n = static_cast<int32_t>(uniform(rng_, n / 2, n));
+      const auto pages = static_cast<int32_t>(ceil_div(n, c.page_size));
+      indptr_[b + 1] = indptr_[b] + pages;
+      std::copy_n(indices.begin() + indptr[from], pages, indices_.begin() + indptr_[b]);
+      last_len_[b] = n == 0 ? kJunk : (n - 1) % c.page_size + 1;
+    }
+    std::fill(indices_.begin() + indptr_.back(), indices_.end(), kJunk);
+  }
+  for (HostTensor *tensor : {&q, &k, &v}) {
+    if (tensor->present()) tensor->poison(~UINT64_C(0));
+  }
+  fill_queries();
+  inputs = read_inputs(desc, args);
+  hide_unseen_keys();
+  inputs = read_inputs(desc, args);
+  for (HostTensor *tensor : {&q, &k, &v, &block_table}) tensor->remember();
+  have_truth_ = false;
+  return true;
 }
 
 attn_sdpa_args SdpaCall::alone(int64_t b) {

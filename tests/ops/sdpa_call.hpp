@@ -31,6 +31,10 @@ class SdpaCall {
   void poison_outputs(uint64_t pattern);
   // Fills in each output's truth, if it has not been done yet.
   void compute_truth();
+  // Forward: other lengths, offsets and page lists in the same memory, as the next step of a server
+  // would have them, and fresh K and V for them; false if the case has none of these. Truth is to
+  // be computed anew.
+  bool change_lengths();
   // Arguments for sequence b alone, and where its outputs are, as views of the same memory.
   attn_sdpa_args alone(int64_t b);
 
@@ -54,6 +58,7 @@ class SdpaCall {
   void score_terms();
   void blocks();
   void hide_unseen_keys();
+  void fill_queries();
   void add_output(const char *name, attn_tensor *place, int32_t dtype, std::vector<int64_t> shape);
   std::vector<int64_t> q_shape(int64_t heads, int64_t dim) const;
   HostTensor scale_tensor(const attn_quant &quant, const std::vector<int64_t> &shape, bool no_batch,
@@ -61,9 +66,9 @@ class SdpaCall {
 
   Rng rng_;
   int64_t batch_, max_q_ = 0, max_k_ = 0, total_q_ = 0, total_k_ = 0, extent_q_ = 0, extent_k_ = 0;
-  std::vector<int32_t> cu_q_, cu_k_, used_q_, used_k_, indptr_, indices_, last_len_;
-  std::vector<int32_t> alone_cu_q_, alone_cu_k_, alone_indptr_;
-  uint64_t rng_state_[2] = {};
+  MirroredVector<int32_t> cu_q_, cu_k_, used_q_, used_k_, indptr_, indices_, last_len_;
+  MirroredVector<int32_t> alone_cu_q_, alone_cu_k_, alone_indptr_;
+  MirroredVector<uint64_t> rng_state_;
   bool have_truth_ = false;
 };
 

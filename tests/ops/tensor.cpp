@@ -130,7 +130,7 @@ void HostTensor::poison(uint64_t pattern) {
   for (size_t i = 0; i < bytes_.size(); i++) {
     bytes_[i] = static_cast<uint8_t>(pattern >> (i % 8 * 8));
   }
-  before_ = bytes_;
+  remember();
 }
 
 bool HostTensor::gaps_untouched() const {
@@ -149,7 +149,11 @@ bool HostTensor::gaps_untouched() const {
       std::memcpy(&expected[byte], &bytes_[byte], static_cast<size_t>(bits / 8));
     }
   }
-  return expected == bytes_;
+  return same_bytes(expected);
+}
+
+bool HostTensor::same_bytes(const std::vector<uint8_t> &other) const {
+  return std::equal(bytes_.begin(), bytes_.end(), other.begin(), other.end());
 }
 
 std::vector<uint8_t> HostTensor::element_bytes() const {

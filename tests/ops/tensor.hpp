@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "attn/attn.h"
+#include "mirrored.hpp"
 
 namespace check {
 
@@ -87,9 +88,9 @@ class HostTensor {
   // Every byte (gaps and guards too) from a pattern; remembers the result as "before".
   void poison(uint64_t pattern);
   // Remembers the present contents as "before".
-  void remember() { before_ = bytes_; }
+  void remember() { before_.assign(bytes_.begin(), bytes_.end()); }
   // Whether no byte differs from "before".
-  bool untouched() const { return bytes_ == before_; }
+  bool untouched() const { return same_bytes(before_); }
   // Whether all bytes outside the elements are as before.
   bool gaps_untouched() const;
   // The elements' bits, for comparing two runs.
@@ -106,8 +107,10 @@ class HostTensor {
 
  private:
   int64_t offset(int64_t linear) const;
+  bool same_bytes(const std::vector<uint8_t> &other) const;
 
-  std::vector<uint8_t> bytes_, before_;
+  MirroredVector<uint8_t> bytes_;
+  std::vector<uint8_t> before_;
 };
 
 // The values of any view.
