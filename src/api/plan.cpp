@@ -39,7 +39,7 @@ extern "C" int32_t attn_plan_prepare(const attn_plan *plan, attn_error *error) {
   const attn::ErrorSink sink(error);
   return attn::guarded(sink, [&] {
     const int32_t status = attn::require("plan", plan, sink);
-    return status == ATTN_OK ? plan->context.device->prepare(sink) : status;
+    return status == ATTN_OK ? plan->prepare(sink) : status;
   });
 }
 

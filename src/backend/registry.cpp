@@ -1,8 +1,13 @@
 // The table of backends, and the implementation lists of each. A new backend is a row here.
 #include <cstring>
 
+#include "attn_build.h"
 #include "backend/cpu/backend.hpp"
 #include "backend/cpu/lists.hpp"
+#if ATTN_BUILD_HAS_CUDA
+#include "backend/cuda/backend.hpp"
+#include "backend/cuda/lists.hpp"
+#endif
 #include "core/device.hpp"
 #include "ops/merge/problem.hpp"
 #include "ops/sdpa/problem.hpp"
@@ -33,7 +38,11 @@ constexpr Backend absent(const char *name) {
 
 // In the order in which AUTO tries them.
 constexpr Backend kBackends[] = {
+#if ATTN_BUILD_HAS_CUDA
+    {ATTN_BACKEND_CUDA, "CUDA", cuda::count, cuda::info, cuda::open},
+#else
     absent<ATTN_BACKEND_CUDA>("CUDA"),
+#endif
     absent<ATTN_BACKEND_HIP>("HIP"),
     {ATTN_BACKEND_CPU, "CPU", cpu::count, cpu::info, cpu::open},
 };
@@ -53,10 +62,16 @@ const Backend *find_backend(int32_t backend) {
 }
 
 sdpa::List sdpa::implementations(int32_t backend, int32_t pass) {
+#if ATTN_BUILD_HAS_CUDA
+  if (backend == ATTN_BACKEND_CUDA) return cuda::sdpa_list(pass);
+#endif
   return backend == ATTN_BACKEND_CPU ? cpu::sdpa_list(pass) : sdpa::List();
 }
 
 merge::List merge::implementations(int32_t backend) {
+#if ATTN_BUILD_HAS_CUDA
+  if (backend == ATTN_BACKEND_CUDA) return cuda::merge_list();
+#endif
   return backend == ATTN_BACKEND_CPU ? cpu::merge_list() : merge::List();
 }
 

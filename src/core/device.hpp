@@ -15,8 +15,6 @@ class Device {
  public:
   virtual ~Device() = default;
   virtual attn_device_info info() const = 0;
-  // Ahead-of-capture work of attn_plan_prepare.
-  virtual int32_t prepare(const ErrorSink &) const { return ATTN_OK; }
   // The median time of `execute`, in microseconds, once it is warm.
   virtual int32_t time(const std::function<int32_t()> &execute, attn_stream stream, double &us,
                        const ErrorSink &error) const = 0;

@@ -45,6 +45,9 @@ struct Implementation {
   size_t (*workspace_bytes)(const Problem &problem, const Device &device);
   int32_t (*launch)(const Problem &problem, const Call &call, const Device &device,
                     const Resources &resources, const ErrorSink &error);
+  // What attn_plan_prepare does ahead of the first launch; null: nothing.
+  int32_t (*prepare)(const Problem &problem, const Device &device,
+                     const ErrorSink &error) = nullptr;
 };
 
 template <class Problem, class Call>

@@ -17,6 +17,7 @@
 struct attn_plan {
   explicit attn_plan(const attn_context &owner) : context(owner) {}
   virtual ~attn_plan() = default;
+  virtual int32_t prepare(const attn::ErrorSink &error) const = 0;
 
   const attn_context &context;
   std::vector<const char *> implementations;  // names of all that serve, best first
@@ -46,6 +47,10 @@ class Plan final : public attn_plan {
     capturable = chosen->capturable;
     asynchronous = chosen->asynchronous;
     workspace_bytes = chosen->workspace_bytes(problem, *context.device);
+  }
+
+  int32_t prepare(const ErrorSink &error) const override {
+    return chosen->prepare == nullptr ? ATTN_OK : chosen->prepare(problem, *context.device, error);
   }
 
   Problem problem;

@@ -1,0 +1,203 @@
+#include "backend/cuda/device.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "backend/cuda/backend.hpp"
+#include "backend/cuda/scope.hpp"
+#include "backend/cuda/unit.hpp"
+
+namespace attn::cuda {
+namespace {
+
+constexpr int kOldestCapability = 80;
+
+class Event {
+ public:
+  explicit Event(const Driver &driver) : driver_(driver) {}
+  ~Event() {
+    if (event_ != nullptr) driver_.cuEventDestroy(event_);
+  }
+  Event(Event &&other) noexcept : driver_(other.driver_), event_(other.event_) {
+    other.event_ = nullptr;
+  }
+  Event &operator=(Event &&) = delete;
+
+  int32_t record(attn_stream stream, const ErrorSink &error) {
+    int32_t status = ATTN_OK;
+    if (event_ == nullptr) {
+      status = driver_.check(driver_.cuEventCreate(&event_, 0), error, "cuEventCreate");
+    }
+    if (status != ATTN_OK) return status;
+    return driver_.check(driver_.cuEventRecord(event_, static_cast<CUstream>(stream)), error,
+                         "cuEventRecord");
+  }
+  int32_t wait(const ErrorSink &error) const {
+    return driver_.check(driver_.cuEventSynchronize(event_), error, "cuEventSynchronize");
+  }
+  // Both events have happened.
+  int32_t microseconds_since(const Event &start, double &us, const ErrorSink &error) const {
+    float milliseconds = 0;
+    const CUresult code = driver_.cuEventElapsedTime(&milliseconds, start.event_, event_);
+    us = milliseconds * 1e3;
+    return driver_.check(code, error, "cuEventElapsedTime");
+  }
+
+ private:
+  const Driver &driver_;
+  CUevent event_ = nullptr;
+};
+
+int32_t device_count(const Driver &driver, int &count, const ErrorSink &error) {
+  return driver.check(driver.cuDeviceGetCount(&count), error, "cuDeviceGetCount");
+}
+
+int32_t check_index(const Driver &driver, const char *field, int32_t index,
+                    const ErrorSink &error) {
+  int count = 0;
+  const int32_t status = device_count(driver, count, error);
+  if (status != ATTN_OK || (index >= 0 && index < count)) return status;
+  return error.fail(ATTN_ERROR_INVALID_ARGUMENT, field,
+                    "%s is %d; the driver has %d device%s, %s%d", field, index, count,
+                    count == 1 ? "" : "s", count == 1 ? "" : "0 .. ", count - 1);
+}
+
+}  // namespace
+
+CudaDevice::CudaDevice(std::shared_ptr<const Unit> unit)
+    : unit_(std::move(unit)),
+      num_sms_(unit_->properties().num_sms),
+      compute_capability_(unit_->properties().compute_capability),
+      max_dynamic_smem_(unit_->properties().max_dynamic_smem),
+      smem_per_sm_(unit_->properties().smem_per_sm) {}
+
+CudaDevice::~CudaDevice() = default;
+
+attn_device_info CudaDevice::info() const {
+  return unit_->properties().info;
+}
+
+int32_t CudaDevice::load(const Kernel &kernel, uint32_t dynamic_smem,
+                         const ErrorSink &error) const {
+  const Function *function = unit_->find(kernel, dynamic_smem);
+  return function != nullptr ? ATTN_OK : unit_->load(kernel, dynamic_smem, function, error);
+}
+
+int32_t CudaDevice::launch(const Kernel &kernel, const LaunchShape &shape, const void *params,
+                           attn_stream stream, const ErrorSink &error) const {
+  if (shape.grid[0] == 0 || shape.grid[1] == 0 || shape.grid[2] == 0) return ATTN_OK;
+  const Driver &driver = unit_->driver();
+  const ContextScope scope(driver, unit_->context());
+  int32_t status = driver.check(scope.code(), error, "making the context of the device current");
+  if (status != ATTN_OK) return status;
+  const Function *function = unit_->find(kernel, shape.dynamic_smem);
+  if (function == nullptr) {
+    status = unit_->load(kernel, shape.dynamic_smem, function, error);
+    if (status != ATTN_OK) return status;
+  }
+  void *arguments[] = {const_cast<void *>(params)};
+  const CUresult code = driver.cuLaunchKernel(
+      function->handle, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, 1, 1,
+      shape.dynamic_smem, static_cast<CUstream>(stream), arguments, nullptr);
+  return driver.check(
+      code, error, "launching %s (grid %u x %u x %u, %u threads, %u bytes of shared memory)",
+      kernel.entry, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, shape.dynamic_smem);
+}
+
+// Runs follow one another on the stream, with an event between: where the host is quick enough, no
+// launch latency is in what is measured.
+int32_t CudaDevice::time(const std::function<int32_t()> &execute, attn_stream stream, double &us,
+                         const ErrorSink &error) const {
+  constexpr double kEnough = 100e3;  // microseconds; a median that one interruption does not move
+  constexpr double kLeast = 3, kMost = 101;
+  const Driver &driver = unit_->driver();
+  const ContextScope scope(driver, unit_->context());
+  int32_t status = driver.check(scope.code(), error, "making the context of the device current");
+  // The median over a number of runs.
+  const auto measure = [&](size_t runs) {
+    std::vector<Event> events;
+    events.reserve(runs + 1);
+    for (size_t i = 0; i <= runs && status == ATTN_OK; i++) {
+      if (i > 0) status = execute();
+      events.emplace_back(driver);
+      if (status == ATTN_OK) status = events.back().record(stream, error);
+    }
+    if (status == ATTN_OK) status = events.back().wait(error);
+    std::vector<double> times(runs);
+    for (size_t i = 0; i < runs && status == ATTN_OK; i++) {
+      status = events[i + 1].microseconds_since(events[i], times[i], error);
+    }
+    const auto middle = times.begin() + static_cast<long>(runs / 2);
+    std::nth_element(times.begin(), middle, times.end());
+    us = *middle;
+  };
+  if (status == ATTN_OK) measure(2);  // loads, fills caches, and tells how many runs to make
+  if (status == ATTN_OK) {
+    measure(static_cast<size_t>(std::clamp(kEnough / std::max(us, 1.0), kLeast, kMost)));
+  }
+  return status;
+}
+
+int32_t count(int32_t &count, const ErrorSink &error) {
+  count = 0;
+  const Driver *driver;
+  int devices = 0;
+  int32_t status = load_driver(driver, error);
+  if (status == ATTN_OK) status = device_count(*driver, devices, error);
+  if (status != ATTN_OK) return status;
+  if (devices == 0) {
+    return error.fail(ATTN_ERROR_BACKEND_UNAVAILABLE, "backend",
+                      "the NVIDIA driver is there, but no CUDA device");
+  }
+  Properties properties;
+  for (int i = 0; i < devices; i++) {
+    status = read_properties(*driver, i, properties, error);
+    if (status != ATTN_OK) return status;
+    if (properties.compute_capability >= kOldestCapability) {
+      count = devices;
+      return ATTN_OK;
+    }
+  }
+  return error.fail(ATTN_ERROR_BACKEND_UNAVAILABLE, "backend",
+                    "no CUDA device is new enough: device %d, %s, is %s; libattn needs sm_80 "
+                    "(Ampere) or newer",
+                    devices - 1, properties.info.name, properties.info.architecture);
+}
+
+int32_t info(int32_t index, attn_device_info &info, const ErrorSink &error) {
+  const Driver *driver;
+  int32_t status = load_driver(driver, error);
+  if (status == ATTN_OK) status = check_index(*driver, "device_index", index, error);
+  Properties properties;
+  if (status == ATTN_OK) status = read_properties(*driver, index, properties, error);
+  if (status == ATTN_OK) info = properties.info;
+  return status;
+}
+
+int32_t open(const attn_context_desc &desc, std::unique_ptr<Device> &device,
+             const ErrorSink &error) {
+  if (desc.num_threads != 0) {
+    return error.fail(ATTN_ERROR_INVALID_ARGUMENT, "desc.num_threads",
+                      "desc.num_threads is %d; it must be 0 for a CUDA device", desc.num_threads);
+  }
+  const Driver *driver;
+  int32_t status = load_driver(driver, error);
+  if (status == ATTN_OK) {
+    status = check_index(*driver, "desc.device_index", desc.device_index, error);
+  }
+  Properties properties;
+  if (status == ATTN_OK) status = read_properties(*driver, desc.device_index, properties, error);
+  if (status != ATTN_OK) return status;
+  if (properties.compute_capability < kOldestCapability) {
+    return error.fail(ATTN_ERROR_BACKEND_UNAVAILABLE, "desc.device_index",
+                      "desc.device_index is %d, %s, which is %s; libattn needs sm_80 (Ampere) or "
+                      "newer",
+                      desc.device_index, properties.info.name, properties.info.architecture);
+  }
+  std::shared_ptr<const Unit> unit;
+  status = Unit::open(*driver, desc.device_index, unit, error);
+  if (status == ATTN_OK) device = std::make_unique<CudaDevice>(std::move(unit));
+  return status;
+}
+
+}  // namespace attn::cuda
