@@ -3,12 +3,13 @@
 import argparse
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
 import time
 
-from tools.dev import needs, suites
+from tools.dev import gpu_check, needs, pack, suites
 from tools.dev.run import ROOT, Count, Failed, bold, run, say
 
 
@@ -111,6 +112,24 @@ def task_bench(arguments):
     return subprocess.run(command, cwd=ROOT, env=suites.python_env(path)).returncode
 
 
+def task_pack(arguments):
+    path = pathlib.Path(arguments.build) if arguments.build else None
+    if path is None:
+        prepare("build", "tests")
+        path = build()
+    else:
+        if "python-package" not in (path / "build.ninja").read_text():  # its Python lacks libclang
+            run(f"configuring {path}", [sys.executable, "-m", "mesonbuild.mesonmain", "configure",
+                                        path, f"-Dpython={sys.executable}"])
+            run(f"generating {path}", ["ninja", "-C", path, "build.ninja"])
+        run(f"building {path}", ["ninja", "-C", path, "python-package", *pack.TARGETS])
+    return pack.pack(path, arguments.output)
+
+
+def task_gpu_check(arguments):
+    return gpu_check.main(arguments.rest)
+
+
 def task_fmt(_):
     prepare("format")
     subprocess.run(["clang-format-14", "-i", *suites.sources()], check=True)
@@ -168,6 +187,13 @@ def main():
     bench = add("bench", task_bench, "benchmarks against peers: ./dev bench cpu [--help]",
                 hands_on=True)
     bench.add_argument("what", choices=["cpu"], help="the backend")
+    packing = add("pack", task_pack, "gather in one folder what a machine with a GPU needs for "
+                  "gpu-check and bench gpu, where nothing is built")
+    packing.add_argument("--build", metavar="DIR", help="a build folder; default build/release")
+    packing.add_argument("--output", metavar="DIR", default=pack.DEFAULT,
+                         help="the folder; default build/gpu")
+    add("gpu-check", task_gpu_check, "on a machine with a GPU: every case, graphs, streams, "
+        "contexts, compute-sanitizer", hands_on=True)
     add("fmt", task_fmt, "format all sources in place")
     add("lint", task_lint, "check formatting, types and style")
     add("docs", task_docs, "generate the reference pages (build/docs) and README's generated parts")
