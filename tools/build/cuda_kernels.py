@@ -127,23 +127,24 @@ def defines_of(variant: Variant) -> list[str]:
 
 # --- finding nvcc -------------------------------------------------------------------------------
 
-def find_nvcc(last: str) -> Optional[pathlib.Path]:
-    """ATTN_NVCC, the last one found, PATH, or this Python's packages (nvidia-cuda-nvcc)."""
+def find_nvcc(last: str) -> tuple[Optional[pathlib.Path], str]:
+    """ATTN_NVCC, the last one found, PATH, or this Python's packages (nvidia-cuda-nvcc): the first
+    that is new enough, with its version; or none, with the reason."""
     asked_for = os.environ.get("ATTN_NVCC")
-    if asked_for:
-        if not os.access(asked_for, os.X_OK):
-            fail(f"ATTN_NVCC is {asked_for}, which cannot be run")
-        return pathlib.Path(asked_for)
-    if last and os.access(last, os.X_OK):
-        return pathlib.Path(last)
-    on_path = shutil.which("nvcc")
-    if on_path:
-        return pathlib.Path(on_path)
-    for folder in dict.fromkeys([sysconfig.get_path("purelib"), *sys.path]):
-        candidate = pathlib.Path(folder) / "nvidia/cu13/bin/nvcc"
-        if os.access(candidate, os.X_OK):
-            return candidate
-    return None
+    if asked_for and not os.access(asked_for, os.X_OK):
+        fail(f"ATTN_NVCC is {asked_for}, which cannot be run")
+    packages = [os.path.join(folder, "nvidia/cu13/bin/nvcc")
+                for folder in dict.fromkeys([sysconfig.get_path("purelib"), *sys.path])]
+    reason = "nvcc was not found"
+    for candidate in [asked_for] if asked_for else [last, shutil.which("nvcc"), *packages]:
+        if not candidate or not os.access(candidate, os.X_OK):
+            continue
+        version = nvcc_version(pathlib.Path(candidate))
+        if tuple(map(int, version.split(".")))[:2] >= NEEDED:
+            return pathlib.Path(candidate).absolute(), version
+        reason = (f"nvcc {version} was found, which is too old ({NEEDED[0]}.{NEEDED[1]} is "
+                  "needed)")
+    return None, reason
 
 
 def nvcc_version(nvcc: pathlib.Path) -> str:
@@ -156,15 +157,12 @@ def nvcc_version(nvcc: pathlib.Path) -> str:
 
 def task_find(arguments: argparse.Namespace) -> None:
     """Prints nvcc's path and version, or fails with the reason."""
-    nvcc = find_nvcc(remembered(arguments.build).get("nvcc", ""))
+    nvcc, version = find_nvcc(remembered(arguments.build).get("nvcc", ""))
     if nvcc is None:
-        sys.exit("nvcc was not found")
-    version = nvcc_version(nvcc)
-    if tuple(map(int, version.split(".")))[:2] < NEEDED:
-        sys.exit(f"nvcc {version} was found, which is too old: {NEEDED[0]}.{NEEDED[1]} is needed")
+        sys.exit(version)
     if shutil.which("g++") is None:
         sys.exit("nvcc was found, but no g++, which it needs")
-    print(nvcc.absolute(), version, sep="\n")
+    print(nvcc, version, sep="\n")
 
 
 # --- configuring --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import platform
 import pathlib
 import shutil
 import subprocess
@@ -11,6 +12,9 @@ import time
 
 from tools.dev import gpu_check, needs, pack, suites
 from tools.dev.run import ROOT, Count, Failed, bold, run, say
+
+
+CUDA = platform.machine() in needs.NVCC_MACHINES  # elsewhere Meson takes what it finds
 
 
 def apt(*packages):
@@ -39,6 +43,9 @@ def prepare(*what):
     if "tests" in what:
         apt(*needs.TESTS, *needs.ABI, *needs.CLANG, *needs.FORMAT)
         pip("test")
+        if CUDA:
+            pip("cuda")
+            os.environ.setdefault("ATTN_NVCC", str(needs.nvcc()))
     if "format" in what:
         apt(*needs.FORMAT)
     if "rust" in what and shutil.which("cargo") is None:
@@ -50,21 +57,28 @@ def prepare(*what):
             pip(name)
 
 
-def has_tests(path):
-    options = json.loads((path / "meson-info/intro-buildoptions.json").read_text())
-    return next(option["value"] for option in options if option["name"] == "tests")
+def lacks(path, options):
+    """Those of `options` that the build folder was not configured with."""
+    listed = json.loads((path / "meson-info/intro-buildoptions.json").read_text())
+    values = {option["name"]: str(option["value"]).lower() for option in listed}
+    return [o for o in options if values[o[2:].split("=")[0]] != o.split("=")[1]]
 
 
 def build(directory="build/release", *options, targets=(), env=None):
     """Configures (once) and compiles; a second call costs what changed."""
     path = ROOT / directory
+    # One cache of kernels for all build folders.
+    os.environ.setdefault("ATTN_CUDA_CACHE", str(ROOT / "build/cuda-cache"))
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
+    if CUDA and not any(option.startswith("-Dcuda=") for option in options):
+        options = (*options, "-Dcuda=enabled")
+    wanted = ["-Dtests=true", *(option for option in options if option.startswith("-Dcuda="))]
     if not (path / "build.ninja").exists():
         run(f"configuring {directory}",
             [*meson, "setup", path, ROOT, f"-Dpython={sys.executable}", *options], env=env)
-    elif "-Dtests=false" not in options and not has_tests(path):
-        # The demo was here first, and needs no tests: nor what they need installed.
-        run(f"adding tests to {directory}", [*meson, "configure", path, "-Dtests=true"])
+    elif "-Dtests=false" not in options and (missing := lacks(path, wanted)):
+        # The demo was here first, and needs no tests and no CUDA: nor what they need installed.
+        run(f"adding to {directory}: {' '.join(missing)}", [*meson, "configure", path, *missing])
     run(f"building {directory}", ["ninja", "-C", path, *targets], env=env)
     return path
 
@@ -77,7 +91,7 @@ def task_build(_):
 
 def task_demo(arguments):
     prepare("build", "demo")
-    path = build("build/release", "-Dtests=false", targets=["python-package"])
+    path = build("build/release", "-Dtests=false", "-Dcuda=disabled", targets=["python-package"])
     command = [sys.executable, ROOT / "examples/python/sentence_search.py", *arguments.rest]
     return subprocess.run(command, env=suites.python_env(path)).returncode
 

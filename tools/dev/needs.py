@@ -3,6 +3,9 @@
 The Python packages are in tools/dev/requirements/, one file a purpose.
 """
 
+import pathlib
+import sysconfig
+
 BUILD = ["gcc", "g++", "pkg-config", "libhwy-dev"]
 TESTS = [
     "git",                 # lists the sources
@@ -20,3 +23,9 @@ CLANG = ["clang-14|clang", "libclang-rt-14-dev|libclang-rt-dev"]  # header matri
 FORMAT = ["clang-format-14|clang-format"]
 RUST = ["rustc-web|rustc", "cargo-web|cargo"]  # -web: Debian 12's recent ones
 GO = ["golang-go"]
+NVCC_MACHINES = ("x86_64", "aarch64")  # for which PyPI has requirements/cuda.txt
+
+
+def nvcc():
+    """The nvcc of requirements/cuda.txt."""
+    return pathlib.Path(sysconfig.get_path("purelib")) / "nvidia/cu13/bin/nvcc"

@@ -58,7 +58,7 @@ def clang_build(build, directory, sanitizers, *options, targets):
     """A sanitizer build. clang compiles the SIMD kernels with sanitizers much faster than gcc."""
     clang = next(name for name in ("clang-14", "clang") if shutil.which(name))
     return build(directory, "-Dbuildtype=debugoptimized", f"-Db_sanitize={sanitizers}",
-                 "-Db_lundef=false", *options, targets=targets,
+                 "-Db_lundef=false", "-Dcuda=disabled", *options, targets=targets,
                  env={"CC": clang, "CXX": clang.replace("clang", "clang++")})
 
 
