@@ -100,6 +100,28 @@ ATTN_HD inline uint16_t encode_bf16(double value) {
   return static_cast<uint16_t>(Format::encode(value));
 }
 
+// Two floats, rounded once; `low` in the lower half.
+ATTN_HD inline uint32_t pack_fp16(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+#else
+  return encode_fp16(static_cast<double>(low)) |
+         static_cast<uint32_t>(encode_fp16(static_cast<double>(high))) << 16;
+#endif
+}
+ATTN_HD inline uint32_t pack_bf16(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+#else
+  return encode_bf16(static_cast<double>(low)) |
+         static_cast<uint32_t>(encode_bf16(static_cast<double>(high))) << 16;
+#endif
+}
+
 ATTN_HD inline float decode_e4m3fn(uint8_t code) {
   return (code & 0x7f) == 0x7f ? float_from_bits(0x7fc00000u) : E4m3fnFormat::decode(code);
 }
