@@ -1,5 +1,5 @@
-"""Views of arrays: address, dtype, shape, strides and device; and numpy's arrays (also of the dtypes
-of ml_dtypes), which are read directly. Others: _frameworks.
+"""Views of arrays: address, dtype, shape, strides and device; and numpy's arrays (also of the
+dtypes of ml_dtypes), which are read directly. Others: _frameworks.
 """
 
 from __future__ import annotations

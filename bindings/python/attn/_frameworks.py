@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from . import _arrays, _dlpack, _driver, _ffi
@@ -102,13 +102,16 @@ class Maker:
                 name, f"packing a bool {name} needs numpy; or give packed bits (uint8)"
             ) from None
         if view_of(mask, name).device != HOST:
-            raise invalid(name, f"a bool {name} on a device must be packed by the caller (uint8 bits)")
+            raise invalid(
+                name, f"a bool {name} on a device must be packed by the caller (uint8 bits)"
+            )
         return _arrays.pack_mask(numpy.from_dlpack(mask), numpy)
 
     def scalar(self, value: float, shape: tuple[int, ...], like: Any) -> Any:
         """An fp32 array of one element, where `like` lies."""
         memory = ctypes.c_float(value)
-        return View(ctypes.addressof(memory), _ffi.ATTN_DTYPE_FP32, shape, (1,) * len(shape), memory)
+        return View(ctypes.addressof(memory), _ffi.ATTN_DTYPE_FP32, shape, (1,) * len(shape),
+                    memory)
 
     def dtype(self, code: int) -> Any:
         """What `new` takes for an attn_dtype."""
@@ -165,8 +168,8 @@ class Torch(Maker):
 
     def view(self, value: Any, field: str, stream: int | None) -> View:
         try:
-            view = View(value.data_ptr(), self._codes[value.dtype], value.shape, value.stride(), value,
-                        self._devices[value.device])
+            view = View(value.data_ptr(), self._codes[value.dtype], value.shape, value.stride(),
+                        value, self._devices[value.device])
             if value.requires_grad and self.module.is_grad_enabled():
                 raise invalid(field, f"{field} requires a gradient, which is not recorded here: "
                                      "detach() it, or call under torch.no_grad()")
@@ -178,8 +181,8 @@ class Torch(Maker):
         except RuntimeError as error:  # sparse, fake, without storage
             raise invalid(field, f"{field} has no memory to be read: {error}") from error
         if value.dtype not in self._codes:
-            raise invalid(field, f"{field} has the dtype {value.dtype}, which libattn lacks; it has "
-                                 f"{', '.join(_arrays.NUMPY_NAMES)}")
+            raise invalid(field, f"{field} has the dtype {value.dtype}, which libattn lacks; it "
+                                 f"has {', '.join(_arrays.NUMPY_NAMES)}")
         self._devices[value.device] = self._device(value.device, field)
         return self.view(value, field, stream)
 
@@ -362,9 +365,29 @@ def view_of(value: Any, field: str, stream: int | None = None) -> View:
     return (_makers.get(type(value)) or _find_maker(type(value))).view(value, field, stream)
 
 
+def stream_of(maker: Maker, device: Device, values: Iterable[tuple[str, Any]]) -> int:
+    """The stream that a call runs on: the current one of the maker of its first array, or where an
+    array says by __cuda_array_interface__ that work on it is under way. Two such are refused: the
+    caller has to order them."""
+    handle = maker.stream(device)
+    said = ""
+    for name, value in values:
+        own = value.stream
+        if own is None:
+            continue
+        if not said and type(maker) is Maker:
+            handle, said = own, name
+        # 1 is the default stream too.
+        elif own != handle and not (own in (0, 1) and handle in (0, 1)):
+            raise invalid(name, f"{name} is in use on stream {own}, but the call runs on stream "
+                                f"{handle}{f' as {said} does' if said else ''}: order them, and "
+                                "use attn.Plan with stream=")
+    return handle
+
+
 def stream_handle(stream: Any) -> int:
-    """The driver's handle of a stream: an int, torch.cuda.Stream, cupy.cuda.Stream, or an object with
-    `__cuda_stream__`."""
+    """The driver's handle of a stream: an int, torch.cuda.Stream, cupy.cuda.Stream, or an object
+    with `__cuda_stream__`."""
     if isinstance(stream, int):
         return stream
     protocol = getattr(stream, "__cuda_stream__", None)
@@ -374,8 +397,8 @@ def stream_handle(stream: Any) -> int:
         handle = getattr(stream, name, None)
         if isinstance(handle, int):
             return handle
-    raise invalid("stream", f"stream is a {type(stream).__name__}; it must be an int, or a stream of "
-                            "torch, cupy or with __cuda_stream__")
+    raise invalid("stream", f"stream is a {type(stream).__name__}; it must be an int, or a stream "
+                            "of torch, cupy or with __cuda_stream__")
 
 
 _TYPESTRINGS = {

@@ -115,7 +115,7 @@ def merge(
         call = Call(plan, specs, 0, outputs)
         context.remember(lookup, call)
     results: dict[str, Any] = {"out": out, "out_lse": out_lse}
-    new = run(call, addresses, call.outputs, maker, partial, device)
+    new = run(call, addresses, values.items(), maker, partial, device)
     results.update((name, array) for (name, *_), array in zip(call.outputs, new))
     if return_lse or out_lse is not None:
         return results["out"], results["out_lse"]

@@ -244,12 +244,13 @@ class PlanInfo:
     num_implementations: int
 
 
-def scratch(plan: Plan, maker: Any, like: Any, size: int, stream: int | None) -> tuple[Any, int, int]:
+def scratch(plan: Plan, maker: Any, like: Any, size: int,
+            stream: int | None) -> tuple[Any, int, int]:
     """(owner, address, bytes) of device memory for one execute of a plan."""
     alignment = plan.workspace_alignment
     # What allocators of device memory give is aligned to 256 bytes at least.
-    owner, address = maker.scratch(like, plan.device, size if alignment <= 256 else size + alignment,
-                                   stream)
+    room = size if alignment <= 256 else size + alignment
+    owner, address = maker.scratch(like, plan.device, room, stream)
     return owner, -(-address // alignment) * alignment, size
 
 
@@ -263,10 +264,15 @@ def context_of(context: Context | None, device: _arrays.Device, first: str) -> C
     return context
 
 
-def run(call: Call, addresses: list[int], outputs: Any, maker: _frameworks.Maker | None, like: Any,
-        device: _arrays.Device) -> list[Any]:
-    """Makes the outputs (name, shape, dtype as the maker takes it), executes and gives them. No
-    maker: numpy."""
+def run(call: Call, addresses: list[int], values: Iterable[tuple[str, Any]],
+        maker: _frameworks.Maker | None, like: Any, device: _arrays.Device) -> list[Any]:
+    """Makes the outputs (name, shape, dtype as the maker takes it), executes and gives them.
+
+    Args:
+        values: the arrays whose addresses are given.
+        maker: of `like`, the first array; None: numpy.
+    """
+    outputs = call.outputs
     if maker is None:
         results = []
         if outputs:
@@ -285,7 +291,7 @@ def run(call: Call, addresses: list[int], outputs: Any, maker: _frameworks.Maker
     if device == HOST:
         call.run(addresses)
     else:
-        stream = maker.stream(device)
+        stream = _frameworks.stream_of(maker, device, values)
         call.run_on(addresses, maker, like, stream)
         maker.launched(device, stream)
     return [maker.finish(array) for array in made]
@@ -430,7 +436,7 @@ class Plan:
         if self.device != HOST:
             raise invalid(
                 "workspace", f"this plan is for {_frameworks.device_name(self.device)}: make its "
-                f"workspace with your framework, {self.workspace_bytes} bytes (uint8) on that device"
+                f"workspace with your framework, {self.workspace_bytes} bytes (uint8) there"
             )
         return Workspace(self.workspace_bytes, self.workspace_alignment)
 
@@ -530,7 +536,8 @@ class Plan:
         if view.device != self.device:
             self._elsewhere("workspace", view.device)
         if view.dtype != _ffi.ATTN_DTYPE_UINT8 or len(view.shape) != 1 or view.strides != (1,):
-            raise invalid("workspace", "workspace must be a contiguous uint8 array of one dimension")
+            raise invalid("workspace",
+                          "workspace must be a contiguous uint8 array of one dimension")
         return view.address, view.shape[0]
 
     def tune(self, *, stream: Any = None, **tensors: Any) -> Plan:
@@ -579,7 +586,8 @@ def check_lengths(values: dict[str, Any], prefix: str = "") -> int:
     if "cu_seqlens_q" in values:
         batch = int(values["cu_seqlens_q"].shape[0]) - 1
         if batch < 0:
-            raise invalid(f"{prefix}cu_seqlens_q", "cu_seqlens_q is empty; it has batch + 1 entries")
+            raise invalid(f"{prefix}cu_seqlens_q",
+                          "cu_seqlens_q is empty; it has batch + 1 entries")
     else:
         batch = int(values["q"].shape[0]) if "q" in values and values["q"].shape else 0
     for name, more in (("cu_seqlens_k", 1), ("kv_page_indptr", 1), ("kv_last_page_len", 0),
@@ -620,7 +628,8 @@ def rng_state(value: Any, field: str, stream: int | None = None) -> _arrays.View
                                                  or not isinstance(value, numpy.ndarray)):
         view = _frameworks.view_of(value, field, stream)
         if view.dtype != _ffi.ATTN_DTYPE_INT64 or view.shape != (2,) or view.strides != (1,):
-            raise invalid(field, f"{field} must be (seed, offset), or a contiguous int64 array of both")
+            raise invalid(field,
+                          f"{field} must be (seed, offset), or a contiguous int64 array of both")
         return view
     seed, offset = (int(n) for n in value)
     memory = (ctypes.c_uint64 * 2)(seed, offset)

@@ -435,7 +435,8 @@ class _Builder:
 
 def _execute(call: Call, inputs: _Inputs, like: Any) -> list[Any]:
     """Makes the new outputs, runs, and gives them."""
-    return run(call, inputs.addresses, call.outputs, inputs.maker, like, inputs.device)
+    return run(call, inputs.addresses, zip(inputs.names, inputs.values), inputs.maker, like,
+               inputs.device)
 
 
 def sdpa(
@@ -455,6 +456,9 @@ def sdpa(
     Arrays are numpy arrays (with ml_dtypes: bf16, fp8) or anything with `__dlpack__` or
     `__cuda_array_interface__`; results are of the kind of q. Inputs may have any strides. Nothing
     is copied, but for bool masks, which are packed, and for lengths that are not int32.
+
+    Arrays on a GPU must all be on the same one. The call runs on the current stream of q's
+    framework and does not wait; results and workspace come from that framework's allocator.
 
     Shapes, with B sequences, Sq queries, Sk keys, Hq query heads, Hkv key heads (Hkv divides Hq):
 
@@ -488,7 +492,7 @@ def sdpa(
         gate: [B, Sq, Hq, 1|Dv]; out *= sigmoid(gate).
         segment_ids (of queries and keys), or q_segment_ids and kv_segment_ids: int [B, S];
             visible if equal and not negative.
-        dropout_p [0] with rng_state: (seed, offset).
+        dropout_p [0] with rng_state: (seed, offset); on a device an int64 array of both.
         cu_seqlens_q, cu_seqlens_k: ints, offsets of ragged sequences. max_seqlen_q, max_seqlen_k
             [found from them; on a device: required].
         seqused_q, seqused_k: ints [B], lengths in use.

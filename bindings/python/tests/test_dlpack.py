@@ -125,8 +125,18 @@ class Device(Tensor):
         return capsule
 
 
-def test_device_arrays_are_refused_clearly_and_get_the_stream(monkeypatch):
-    """No CUDA backend yet: the error says so. The framework's current stream is passed on."""
+@pytest.fixture
+def no_gpu():
+    """For arrays that claim to lie on a GPU: where there is one, it would be asked to read them."""
+    try:
+        attn.Context("cuda")
+    except attn.BackendUnavailableError:
+        return
+    pytest.skip("this machine has a CUDA GPU: see test_cuda.py")
+
+
+def test_device_arrays_are_refused_clearly_and_get_the_stream(no_gpu, monkeypatch):
+    """No CUDA device: the error says so. The framework's current stream is passed on."""
     module = types.ModuleType("stand_in")
     stream = types.SimpleNamespace(cuda_stream=1234)
     module.cuda = types.SimpleNamespace(current_stream=lambda device: stream)
@@ -145,7 +155,7 @@ def test_device_arrays_are_refused_clearly_and_get_the_stream(monkeypatch):
         attn.sdpa(*[Device((7, 0))] * 3)
 
 
-def test_cuda_array_interface():
+def test_cuda_array_interface(no_gpu):
     class OnDevice:
         __cuda_array_interface__ = {
             "shape": (1, 2, 1, 8), "typestr": "<f4", "data": (4096, False), "version": 3,
