@@ -3,8 +3,8 @@
 import argparse
 import json
 import os
-import platform
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
