@@ -147,9 +147,13 @@ int32_t launch(const Problem &problem, const Call &call, const Device &device,
   return launch_merge(cuda_of(device), problem.d.dtype, p, resources.stream, error);
 }
 
-// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch.
+int32_t prepare(const Problem &problem, const Device &device, const ErrorSink &error) {
+  return cuda_of(device).load(kernel_of(problem.d.dtype), 0, error);
+}
+
+// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr merge::Row merge_rows[] = {
-    {"cuda/merge/reference", true, true, true, serves, nullptr, workspace_bytes, launch},
+    {"cuda/merge/reference", true, true, true, serves, nullptr, workspace_bytes, launch, prepare},
 };
 
 }  // namespace

@@ -2,15 +2,18 @@
 #include "attn/sdpa.h"
 
 #include "backend/cuda/lists.hpp"
+#include "backend/cuda/sdpa_forward.hpp"
 #include "backend/cuda/sdpa_reference.hpp"
 
 namespace attn::cuda {
 namespace {
 
-// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch.
+// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
+    {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
+     forward_launch, forward_prepare},
     {"cuda/sdpa/forward/reference", true, true, true, reference_serves, nullptr,
-     reference_workspace, reference_launch},
+     reference_workspace, reference_launch, reference_prepare},
 };
 
 }  // namespace
