@@ -1,0 +1,90 @@
+// What the forward kernels are given, and what the host must know of a variant to launch it.
+#pragma once
+
+#include <stdint.h>
+
+#include "kernels/common/sequence.hpp"
+#include "kernels/common/visibility.hpp"
+
+namespace attn::cuda {
+
+// ForwardParams::options
+enum ForwardOption : uint32_t {
+  kForwardBias = 1u << 0,
+  kForwardAlibi = 1u << 1,
+  kForwardSoftcap = 1u << 2,
+  kForwardMask = 1u << 3,
+  kForwardTailMask = 1u << 4,
+  kForwardSegments = 1u << 5,
+  kForwardBlocks = 1u << 6,
+  kForwardDropout = 1u << 7,
+  kForwardSilu = 1u << 8,
+  kForwardSink = 1u << 9,
+  kForwardLseIncludesSink = 1u << 10,
+  kForwardGate = 1u << 11,
+  kForwardLse = 1u << 12,
+  kForwardRowMax = 1u << 13,
+  kForwardLseBase2 = 1u << 14,
+  kForwardVectorQ = 1u << 15,    // rows of q can be read 16 bytes at a time
+  kForwardVectorKv = 1u << 16,   // rows of k and v can
+  kForwardVectorOut = 1u << 17,  // rows of out can be written so
+  kForwardExactP = 1u << 18,     // weights keep more bits than the element type has
+  kForwardHeavyLast = 1u << 19,  // later query blocks have more keys (causal)
+  kForwardFixedSplit = 1u << 20,
+};
+
+struct ForwardParams {
+  SequenceTable sequences;
+  TokenView q, k, v, out, gate;
+  QueryView lse, row_max, mask, tail_mask, bias;
+  const int32_t *q_segment_ids, *kv_segment_ids;
+  int64_t q_segment_outer, q_segment_inner, kv_segment_outer, kv_segment_inner;
+  const float *alibi_slopes;
+  int64_t alibi_batch, alibi_head;
+  const float *sink;
+  int64_t sink_head;
+  const uint64_t *rng_state;
+  // Bit n of word w of a row: key block 32 w + n is visible to the query block.
+  const uint32_t *block_bits;
+  int64_t block_batch, block_head, block_row;  // strides in words
+  // Split: partial results by [split][row][head](dim), where a row is a query's place.
+  float *partial_out, *partial_lse, *partial_max;  // the last is null unless wanted
+  int64_t total_q;
+
+  PositionRules rules;  // of the descriptor; seqlen_k and offset are a sequence's own
+  int32_t bottom_right;
+  uint32_t options;
+  int32_t batch;  // sequences
+  int32_t num_q_heads, group;
+  int32_t heads;  // of the grid: kv heads if rows are packed, else q heads
+  int32_t pack;   // query heads that share a row block: `group` or 1
+  int32_t head_dim_qk, head_dim_v;
+  int32_t m_blocks;    // blocks of query rows of the longest sequence
+  int32_t section;     // (batch, head) pairs whose blocks run side by side, for the L2's sake
+  int32_t num_splits;  // of the keys of one block of queries
+  int32_t split_size;  // FixedSplit: keys a piece
+  int32_t v_chunks;    // pieces of head_dim_v that different blocks compute
+  int32_t tail;        // ragged: one more block column writes the tokens after the last sequence
+  int32_t block_size_q, block_size_k;
+  float softmax_scale, softcap, silu_divisor, dropout_p;
+};
+
+// One row of the table of variants.
+struct ForwardConfig {
+  int32_t element_bytes;
+  int32_t head_dim_qk, head_dim_v;  // the largest that it serves
+  int32_t block_m, block_n, warps;
+
+  ATTN_HD constexpr int32_t threads() const { return warps * 32; }
+  // Shared memory: q, k and v tiles, what all threads of a block know, then 16 bytes for each row
+  // and 8, twice, for each key.
+  ATTN_HD constexpr int32_t q_bytes() const { return block_m * head_dim_qk * element_bytes; }
+  ATTN_HD constexpr int32_t k_bytes() const { return block_n * head_dim_qk * element_bytes; }
+  ATTN_HD constexpr int32_t v_bytes() const { return block_n * head_dim_v * element_bytes; }
+  ATTN_HD constexpr int32_t block_at() const { return q_bytes() + k_bytes() + v_bytes(); }
+  ATTN_HD constexpr int32_t rows_at() const { return block_at() + 256; }
+  ATTN_HD constexpr int32_t slots_at() const { return rows_at() + block_m * 16; }
+  ATTN_HD constexpr int32_t smem_bytes() const { return slots_at() + 2 * block_n * 8; }
+};
+
+}  // namespace attn::cuda

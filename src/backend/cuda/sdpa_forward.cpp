@@ -1,0 +1,381 @@
+#include "backend/cuda/sdpa_forward.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/cuda/device.hpp"
+#include "backend/cuda/merge.hpp"
+#include "core/dtype.hpp"
+#include "core/workspace.hpp"
+#include "kernels/cuda/sm80/sdpa/forward_params.hpp"
+
+namespace attn::cuda {
+
+#define ATTN_VARIANT(entry, begin, end, ...) ATTN_CUDA_IMAGE(entry, begin, end)
+#include "kernels/cuda/sm80/sdpa/forward_table.inc"
+#undef ATTN_VARIANT
+
+namespace {
+
+using sdpa::Call;
+using sdpa::Problem;
+
+enum class Element { fp16, bf16, fp32, tf32 };
+enum class Kind { plain, general };
+
+constexpr int element_bytes(Element element) {
+  return element == Element::fp16 || element == Element::bf16 ? 2 : 4;
+}
+
+struct Variant {
+  Kernel kernel;
+  Element element;
+  Kind kind;
+  int32_t blocks_per_sm;
+  ForwardConfig config;
+};
+
+constexpr Variant kVariants[] = {
+#define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, warps, blocks, \
+                     kind)                                                                      \
+  {ATTN_CUDA_KERNEL(entry),                                                                     \
+   Element::element,                                                                            \
+   Kind::kind,                                                                                  \
+   blocks,                                                                                      \
+   {element_bytes(Element::element), dim_qk, dim_v, block_m, block_n, warps}},
+#include "kernels/cuda/sm80/sdpa/forward_table.inc"
+#undef ATTN_VARIANT
+};
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
+Element element_of(const Problem &p) {
+  switch (p.d.q_dtype) {
+    case ATTN_DTYPE_FP16:
+      return Element::fp16;
+    case ATTN_DTYPE_BF16:
+      return Element::bf16;
+    default:
+      return p.has(ATTN_SDPA_ALLOW_TF32) ? Element::tf32 : Element::fp32;
+  }
+}
+
+// Whether the plain kind serves the problem, if its tensors can be copied 16 bytes at a time.
+bool is_plain(const Problem &p) {
+  constexpr uint64_t kGeneralFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
+                                     ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
+                                     ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE |
+                                     ATTN_SDPA_RETURN_ROW_MAX;
+  const int32_t per_chunk = 16 / element_bytes(element_of(p));
+  return !p.has(kGeneralFlags) && !p.paged() && p.softmax() && p.d.softcap == 0 &&
+         p.d.sink_tokens == 0 && p.d.softmax_scale > 0 && p.d.head_dim_qk % per_chunk == 0 &&
+         p.d.head_dim_v % per_chunk == 0 && (p.d.out_dtype == p.d.q_dtype);
+}
+
+// The keys' pieces, if their number does not follow from the descriptor alone.
+bool may_split(const Problem &p) {
+  return p.d.split_policy == ATTN_SPLIT_AUTO &&
+         p.d.determinism != ATTN_DETERMINISM_BATCH_INVARIANT && p.softmax();
+}
+
+// How a problem is cut up: decided by its limits.
+struct Geometry {
+  const Variant *variant = nullptr;
+  int32_t pack = 1;
+  int32_t heads = 0;
+  int32_t num_splits = 1;
+};
+
+// Query heads that share a block of rows: worth it if one head's queries do not fill one.
+int32_t pack_of(const Problem &p) {
+  return p.d.max_seqlen_q <= 32 ? p.group : 1;
+}
+
+const Variant *find_variant(const Problem &p, const CudaDevice &device, Kind kind) {
+  const Element element = element_of(p);
+  const int64_t rows = p.d.max_seqlen_q * pack_of(p);
+  const Variant *best = nullptr;
+  // The tightest head dims; then large blocks, unless the rows would leave half of one empty.
+  const auto rank = [&](const Variant &v) {
+    const int64_t dims = v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+    const bool empty = rows * 2 <= v.config.block_m;
+    return dims * 1024 + (empty ? 512 : 0) - v.config.block_m;
+  };
+  for (const Variant &v : kVariants) {
+    const bool columns = v.config.head_dim_v >= p.d.head_dim_v ||
+                         (v.kind == Kind::general && v.config.head_dim_qk > 256);
+    if (v.element != element || v.kind != kind || v.config.head_dim_qk < p.d.head_dim_qk ||
+        !columns || v.config.smem_bytes() > device.max_dynamic_smem()) {
+      continue;
+    }
+    if (best == nullptr || rank(v) < rank(*best)) best = &v;
+  }
+  return best;
+}
+
+Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
+  Geometry g;
+  g.variant = find_variant(p, device, kind);
+  if (g.variant == nullptr) return g;
+  const ForwardConfig &config = g.variant->config;
+  g.pack = pack_of(p);
+  g.heads = p.d.num_q_heads / g.pack;
+  if (p.d.split_policy == ATTN_SPLIT_FIXED && p.softmax()) {
+    g.num_splits =
+        static_cast<int32_t>(std::max<int64_t>(1, ceil_div(p.d.max_seqlen_k, p.d.split_size)));
+  } else if (may_split(p)) {
+    // As many pieces as fill the chip, of at least four tiles each.
+    constexpr int64_t kTilesAPiece = 4, kMostPieces = 128;
+    const int64_t blocks = p.d.max_batch * g.heads *
+                           std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m));
+    const int64_t places = static_cast<int64_t>(device.num_sms()) * g.variant->blocks_per_sm;
+    const int64_t pieces = ceil_div(p.d.max_seqlen_k, kTilesAPiece * config.block_n);
+    if (blocks * 3 < places * 2) {
+      g.num_splits = static_cast<int32_t>(
+          std::clamp<int64_t>(std::min(places / std::max<int64_t>(blocks, 1), pieces), 1,
+                              kMostPieces));
+    }
+  }
+  return g;
+}
+
+Geometry planned_geometry(const Problem &p, const CudaDevice &device) {
+  if (is_plain(p)) {
+    const Geometry plain = geometry_of(p, device, Kind::plain);
+    if (plain.variant != nullptr) return plain;
+  }
+  return geometry_of(p, device, Kind::general);
+}
+
+struct Workspace {
+  float *partial_out = nullptr, *partial_lse = nullptr, *partial_max = nullptr;
+};
+
+Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &carver) {
+  Workspace w;
+  if (g.num_splits > 1) {
+    const int64_t rows = g.num_splits * total_q * p.d.num_q_heads;
+    w.partial_out = carver.take<float>(rows * p.d.head_dim_v);
+    w.partial_lse = carver.take<float>(rows);
+    if (p.has(ATTN_SDPA_RETURN_ROW_MAX)) w.partial_max = carver.take<float>(rows);
+  }
+  return w;
+}
+
+int64_t most_queries(const Problem &p) {
+  return p.ragged_q() ? p.d.max_total_q : p.d.max_batch * p.d.max_seqlen_q;
+}
+
+// Whether rows of `columns` elements can be copied in pieces of 16 bytes.
+bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
+  const int64_t chunk = 16 / bytes;
+  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 &&
+         columns % chunk == 0 && view.outer % chunk == 0 && view.inner % chunk == 0 &&
+         view.head % chunk == 0;
+}
+
+void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) {
+  const attn_sdpa_args &a = call.args;
+  const auto set = [&](uint64_t flag, uint32_t option) {
+    if (p.has(flag)) f.options |= option;
+    return p.has(flag);
+  };
+  if (set(ATTN_SDPA_BIAS, kForwardBias)) f.bias = query_view(a.bias, true);
+  if (set(ATTN_SDPA_MASK, kForwardMask)) f.mask = query_view(a.mask, true);
+  if (set(ATTN_SDPA_TAIL_MASK, kForwardTailMask)) f.tail_mask = query_view(a.tail_mask, true);
+  if (set(ATTN_SDPA_ALIBI, kForwardAlibi)) {
+    const attn_tensor &t = a.alibi_slopes;
+    f.alibi_slopes = static_cast<const float *>(t.data);
+    f.alibi_batch = t.rank == 2 ? t.stride[0] : 0;
+    f.alibi_head = t.stride[t.rank - 1];
+  }
+  if (set(ATTN_SDPA_SEGMENT_IDS, kForwardSegments)) {
+    const attn_tensor &q = a.q_segment_ids, &kv = a.kv_segment_ids;
+    f.q_segment_ids = static_cast<const int32_t *>(q.data);
+    f.q_segment_outer = q.rank == 2 ? q.stride[0] : 0;
+    f.q_segment_inner = q.stride[q.rank - 1];
+    f.kv_segment_ids = static_cast<const int32_t *>(kv.data);
+    f.kv_segment_outer = kv.rank == 2 ? kv.stride[0] : 0;
+    f.kv_segment_inner = kv.stride[kv.rank - 1];
+  }
+  if (set(ATTN_SDPA_DROPOUT, kForwardDropout)) f.rng_state = a.rng_state;
+  if (set(ATTN_SDPA_SINK, kForwardSink)) {
+    f.sink = static_cast<const float *>(a.sink.data);
+    f.sink_head = a.sink.stride[0];
+  }
+  set(ATTN_SDPA_LSE_INCLUDES_SINK, kForwardLseIncludesSink);
+  if (p.d.softcap > 0) f.options |= kForwardSoftcap;
+  if (!p.softmax()) f.options |= kForwardSilu;
+  f.softmax_scale = p.d.softmax_scale;
+  f.softcap = p.d.softcap;
+  f.silu_divisor = p.d.silu_divisor;
+  f.dropout_p = p.d.dropout_p;
+}
+
+ForwardParams make_params(const Problem &p, const Call &call) {
+  const attn_sdpa_args &a = call.args;
+  ForwardParams f = {};
+  f.sequences = make_sequence_table(p.d, a, call.seqlen_q, call.seqlen_k);
+  f.q = token_view(a.q);
+  f.k = token_view(a.k);
+  f.v = token_view(a.v);
+  f.out = token_view(a.out);
+  f.rules = position_rules(p.d, 0, 0);
+  f.bottom_right = p.d.alignment == ATTN_ALIGN_BOTTOM_RIGHT ? 1 : 0;
+  f.batch = static_cast<int32_t>(call.batch);
+  f.total_q = call.total_q;
+  f.num_q_heads = p.d.num_q_heads;
+  f.group = p.group;
+  f.head_dim_qk = p.d.head_dim_qk;
+  f.head_dim_v = p.d.head_dim_v;
+  f.tail = p.ragged_q() ? 1 : 0;
+  if (p.has(ATTN_SDPA_GATE)) {
+    f.options |= kForwardGate;
+    f.gate = token_view(a.gate);
+  }
+  if (p.has(ATTN_SDPA_RETURN_LSE)) {
+    f.options |= kForwardLse;
+    f.lse = query_view(a.lse, false);
+  }
+  if (p.has(ATTN_SDPA_RETURN_ROW_MAX)) {
+    f.options |= kForwardRowMax;
+    f.row_max = query_view(a.row_max, false);
+  }
+  if (p.d.lse_base == ATTN_LSE_BASE_2) f.options |= kForwardLseBase2;
+  if (p.has(ATTN_SDPA_CAUSAL)) f.options |= kForwardHeavyLast;
+  const int64_t bytes = element_bytes(element_of(p));
+  if (copies_whole(f.q, p.d.head_dim_qk, bytes)) f.options |= kForwardVectorQ;
+  if (copies_whole(f.k, p.d.head_dim_qk, bytes) && copies_whole(f.v, p.d.head_dim_v, bytes)) {
+    f.options |= kForwardVectorKv;
+  }
+  if (p.d.out_dtype == p.d.q_dtype && copies_whole(f.out, p.d.head_dim_v, bytes) &&
+      !p.has(ATTN_SDPA_GATE)) {
+    f.options |= kForwardVectorOut;
+  }
+  if (bytes == 2 && p.d.out_dtype == ATTN_DTYPE_FP32) f.options |= kForwardExactP;
+  describe_score_terms(p, call, f);
+  return f;
+}
+
+}  // namespace
+
+Verdict forward_serves(const Problem &p, const Device &device) {
+  const int32_t dtype = p.d.q_dtype;
+  if (dtype != ATTN_DTYPE_FP16 && dtype != ATTN_DTYPE_BF16 && dtype != ATTN_DTYPE_FP32) {
+    return Verdict::refuses("tensor cores take q of FP16, BF16 or FP32 here");
+  }
+  if (p.d.k_dtype != dtype || p.d.v_dtype != dtype) {
+    return Verdict::refuses("k and v have another dtype than q");
+  }
+  if (p.d.out_quant.granularity != ATTN_QUANT_NONE || p.d.out_dtype == ATTN_DTYPE_NONE ||
+      (p.d.out_dtype != ATTN_DTYPE_FP32 && p.d.out_dtype != ATTN_DTYPE_FP16 &&
+       p.d.out_dtype != ATTN_DTYPE_BF16)) {
+    return Verdict::refuses("out is quantised");
+  }
+  if (p.has(ATTN_SDPA_BLOCK_SPARSE)) return Verdict::refuses("block lists are not built in yet");
+  if (planned_geometry(p, cuda_of(device)).variant == nullptr) {
+    return Verdict::refuses(
+        "head_dim_qk is above what a tile in this device's shared memory can hold");
+  }
+  constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
+  if (p.d.max_seqlen_q * p.group >= kMost || p.d.max_seqlen_k >= kMost || most_queries(p) >= kMost) {
+    return Verdict::refuses("sequences are longer than 2^30 rows");
+  }
+  return Verdict::serves();
+}
+
+size_t forward_workspace(const Problem &p, const Device &device) {
+  Carver carver;
+  carve(p, planned_geometry(p, cuda_of(device)), most_queries(p), carver);
+  return carver.bytes();
+}
+
+int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
+  const CudaDevice &cuda = cuda_of(device);
+  int32_t status = ATTN_OK;
+  for (const Kind kind : {Kind::plain, Kind::general}) {
+    if (kind == Kind::plain && !is_plain(p)) continue;
+    const Variant *variant = find_variant(p, cuda, kind);
+    if (variant == nullptr || status != ATTN_OK) continue;
+    status =
+        cuda.load(variant->kernel, static_cast<uint32_t>(variant->config.smem_bytes()), error);
+  }
+  if (status == ATTN_OK && planned_geometry(p, cuda).num_splits > 1) {
+    status = load_combine(cuda, error);
+  }
+  return status;
+}
+
+int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
+                       const Resources &resources, const ErrorSink &error) {
+  const CudaDevice &cuda = cuda_of(device);
+  ForwardParams f = make_params(p, call);
+  Geometry g = planned_geometry(p, cuda);
+  constexpr uint32_t kVectors = kForwardVectorQ | kForwardVectorKv;
+  if (g.variant->kind == Kind::plain && (f.options & kVectors) != kVectors) {
+    // Strides that only the general kind can read. The number of pieces stays as planned.
+    g.variant = find_variant(p, cuda, Kind::general);
+  }
+  const ForwardConfig &config = g.variant->config;
+
+  Carver carver(resources.workspace);
+  const Workspace w = carve(p, g, call.total_q, carver);
+  f.partial_out = w.partial_out;
+  f.partial_lse = w.partial_lse;
+  f.partial_max = w.partial_max;
+  f.num_splits = g.num_splits;
+  if (p.d.split_policy == ATTN_SPLIT_FIXED && g.num_splits > 1) {
+    f.options |= kForwardFixedSplit;
+    f.split_size = p.d.split_size;
+  }
+  f.heads = g.heads;
+  f.pack = g.pack;
+  f.m_blocks = static_cast<int32_t>(
+      std::max<int64_t>(f.tail, ceil_div(call.seqlen_q * g.pack, config.block_m)));
+  f.v_chunks = static_cast<int32_t>(ceil_div(p.d.head_dim_v, config.head_dim_v));
+  // Pairs of (batch, head) whose keys and values fit in the L2 together take turns block by block,
+  // the heaviest blocks first; but enough pairs to fill the chip.
+  constexpr int64_t kResident = 16 << 20;
+  const int64_t pairs = (call.batch + f.tail) * f.heads;
+  const int64_t pair_bytes =
+      std::max<int64_t>(1, call.seqlen_k * (p.d.head_dim_qk + p.d.head_dim_v) * config.element_bytes);
+  const int64_t sharing = p.group / g.pack;  // pairs that share keys and values
+  const int64_t blocks_at_once =
+      static_cast<int64_t>(cuda.num_sms()) * g.variant->blocks_per_sm;
+  const int64_t filling = ceil_div(blocks_at_once, std::max(1, f.m_blocks));
+  f.section = static_cast<int32_t>(std::clamp<int64_t>(
+      std::max(kResident / pair_bytes * sharing, filling), 1, std::max<int64_t>(1, pairs)));
+  const int64_t blocks = pairs * f.m_blocks * f.num_splits * f.v_chunks;
+  if (blocks > INT32_MAX) {
+    return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
+                      "this call needs %lld blocks; a grid has at most %d",
+                      static_cast<long long>(blocks), INT32_MAX);
+  }
+  const LaunchShape shape = {.grid = {static_cast<uint32_t>(blocks), 1, 1},
+                             .threads = static_cast<uint32_t>(config.threads()),
+                             .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
+  int32_t status = cuda.launch(g.variant->kernel, shape, &f, resources.stream, error);
+  if (status != ATTN_OK || g.num_splits == 1) return status;
+  const PartialResults partial = {.out = w.partial_out,
+                                  .lse = w.partial_lse,
+                                  .max = w.partial_max,
+                                  .base2 = false,
+                                  .parts = g.num_splits,
+                                  .places = call.total_q,
+                                  .heads = p.d.num_q_heads,
+                                  .head_dim = p.d.head_dim_v};
+  const MergedResults merged = {.out = f.out,
+                                .gate = f.gate,
+                                .lse = f.lse,
+                                .row_max = f.row_max,
+                                .base2 = p.d.lse_base == ATTN_LSE_BASE_2,
+                                .inner = p.ragged_q() ? call.total_q : call.seqlen_q,
+                                .sink = f.sink,
+                                .sink_head = f.sink_head,
+                                .lse_includes_sink = p.has(ATTN_SDPA_LSE_INCLUDES_SINK)};
+  return combine(cuda, partial, merged, resources.stream, error);
+}
+
+}  // namespace attn::cuda
