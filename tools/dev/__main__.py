@@ -120,6 +120,9 @@ def task_test(arguments):
 
 
 def task_bench(arguments):
+    if arguments.what == "gpu":  # on a machine with nothing but Python and PyTorch: see pack
+        return subprocess.run(["python3", "-m", "tests.bench.gpu", *arguments.rest], cwd=ROOT,
+                              env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
     prepare("build", "tests", "bench")
     path = build()
     command = [sys.executable, "-m", f"tests.bench.{arguments.what}", *arguments.rest]
@@ -198,9 +201,9 @@ def main():
     test.add_argument("suite", nargs="*", help="only these: " + ", ".join(
         s.name for s in suites.SUITES), metavar="SUITE")
     add("build", task_build, "build the library, tests and examples in build/release")
-    bench = add("bench", task_bench, "benchmarks against peers: ./dev bench cpu [--help]",
+    bench = add("bench", task_bench, "benchmarks against peers: ./dev bench cpu|gpu [--help]",
                 hands_on=True)
-    bench.add_argument("what", choices=["cpu"], help="the backend")
+    bench.add_argument("what", choices=["cpu", "gpu"], help="the backend")
     packing = add("pack", task_pack, "gather in one folder what a machine with a GPU needs for "
                   "gpu-check and bench gpu, where nothing is built")
     packing.add_argument("--build", metavar="DIR", help="a build folder; default build/release")

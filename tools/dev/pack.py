@@ -18,10 +18,10 @@ LIMIT_MIB = 40
 FILES = [
     ("libattn.so.1", "lib/libattn.so.1"),
     ("tests/ops/attn-check", "bin/attn-check"),
-    ("tests/bench/bench-overhead", "bin/bench-overhead"),
+    ("tests/bench/bench-gpu-overhead", "bin/bench-gpu-overhead"),
 ]
 # What to build of it; the library comes with them.
-TARGETS = ["tests/ops/attn-check", "tests/bench/bench-overhead"]
+TARGETS = ["tests/ops/attn-check", "tests/bench/bench-gpu-overhead"]
 
 
 def pack(build, output=DEFAULT):

@@ -1,0 +1,260 @@
+"""Benchmarks of the CUDA backend beside PyTorch's own attention, in one process, interleaved, on
+the same random tensors: medians over events on the stream.
+
+Suites (all, unless --suite says otherwise):
+  fa3-grid  FlashAttention-3's grid in bf16; bar: 1.0 times PyTorch's FlashAttention-2
+  fp32      bar: 1.5 times PyTorch's memory-efficient backend
+  options   bias, ALiBi, softcap, tree mask, segments; bar: at most 1.3 times our plain time
+  split     one query against a long cache; no bar
+  host      what execute costs the host beyond the driver's launch; bar: 3 microseconds
+
+With --seqlen: one problem from --batch, --heads, --kv-heads, --headdim, --dtype, --causal instead.
+
+Writes one JSON file (schema: see HACKING.md) and prints a table. Exits with 1 if a bar is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
+
+
+def commit(build: pathlib.Path | None) -> str:
+    """What is measured: what the packed build says, else the checkout's."""
+    if build and (build / "commit.txt").exists():
+        return (build / "commit.txt").read_text().strip()
+    try:
+        done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, text=True,
+                              capture_output=True, check=False)
+        return done.stdout.strip() or "unknown"
+    except OSError:
+        return "unknown"
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def shortened(value: Any) -> Any:
+    """Floats to five significant digits: more would be noise; infinities as text."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if abs(value) < float("inf") else str(value)
+    if isinstance(value, dict):
+        return {key: shortened(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [shortened(entry) for entry in value]
+    return value
+
+
+def write(path: pathlib.Path, record: dict[str, Any]) -> None:
+    """One row a line, so that differences between two runs can be read."""
+    head = {key: value for key, value in record.items() if key != "rows"}
+    lines = json.dumps(head, indent=1).removesuffix("\n}")
+    rows = ",\n  ".join(json.dumps(row) for row in record["rows"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(lines + f',\n "rows": [\n  {rows}\n ]' + "\n}\n")
+
+
+def verdict(row: dict[str, Any]) -> str:
+    if "ok" not in row:
+        return ""
+    if "bar_ratio" in row:
+        said = f"{row['bar_ratio']:.2f}x of {row['bar']:g}x"
+    elif "cost" in row:
+        said = f"cost {row['cost']:.2f} of {row['most']:g}"
+    elif "beyond_us" in row:
+        said = f"{row['beyond_us']:+.2f} us of {row['most']:g}"
+    else:
+        said = ""
+    return f"{said} {'ok' if row['ok'] else 'MISSED'}"
+
+
+def line_of(row: dict[str, Any]) -> str:
+    name = row["implementation"].removeprefix("cuda/sdpa/")
+    if "us" not in row:
+        text = row.get("error_text", "not timed")
+        peers = " ".join(f"{n.removeprefix('torch_')} {us:.1f}"
+                         for n, us in row.get("peers_us", {}).items())
+        return f"{row['id']:34} {name:20} {text[:120]} {peers} {verdict(row)}"
+    rate = (f"{row['tflops']:6.1f} TF" if "tflops" in row else
+            f"{row['tbs']:5.2f} TB/s" if "tbs" in row else " " * 9)
+    peers = " ".join(f"{n.removeprefix('torch_')} {us:.1f}"
+                     for n, us in row.get("peers_us", {}).items())
+    best = f" best x{row['ratio']:.2f}" if "ratio" in row else ""
+    wrong = "" if row.get("plausible", True) else f"  WRONG RESULT: differs by {row['error']}"
+    if not wrong and "error" in row:
+        wrong = f" diff {row['error']:.1e}"
+    return f"{row['id']:34} {name:20} {row['us']:9.1f} us {rate}  {peers}{best}{wrong}  {verdict(row)}"
+
+
+def summary(rows: list[dict[str, Any]]) -> bool:
+    judged = [row for row in rows if "ok" in row]
+    missed = [row for row in judged if not row["ok"]]
+    refusals: dict[str, list[str]] = {}
+    for row in rows:
+        for name, words in row.get("peers_err", {}).items():
+            refusals.setdefault(f"{name}: {words}", []).append(row["id"])
+    for words, ids in refusals.items():
+        print(f"refused ({len(ids)}, first {ids[0]}): {words[:240]}")
+    for suite in dict.fromkeys(row["suite"] for row in judged):
+        of_suite = [row for row in judged if row["suite"] == suite]
+        print(f"{suite}: {sum(row['ok'] for row in of_suite)} of {len(of_suite)} bars reached")
+    print(f"{len(judged) - len(missed)} of {len(judged)} bars reached"
+          + (f"; missed: {', '.join(row['id'] for row in missed)[:1500]}" if missed else ""))
+    return not missed
+
+
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev bench gpu", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, metavar="DIR",
+                        help="a folder of ./dev pack or a build folder (default: build/gpu)")
+    parser.add_argument("--peers", action="store_true", help="beside PyTorch's backends")
+    parser.add_argument("--suite", action="append", metavar="NAME",
+                        help="only this suite; may be given several times")
+    parser.add_argument("--filter", default="", metavar="TEXT", help="only rows whose id holds TEXT")
+    parser.add_argument("--implementation", action="append", default=[], metavar="NAME",
+                        help="this of our implementations; given several times, all side by side")
+    parser.add_argument("--out", type=pathlib.Path, metavar="FILE",
+                        help="the JSON file (default, for a run of all suites with peers: "
+                        "tests/bench/results/gpu-<date>-<gpu>.json)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: not to report")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"],
+                        help="cpu: tiny shapes on the CPU, to try this program")
+    one = parser.add_argument_group("one problem")
+    one.add_argument("--batch", type=int, default=1)
+    one.add_argument("--heads", type=int, default=16)
+    one.add_argument("--kv-heads", type=int, default=0, help="default: as many as --heads")
+    one.add_argument("--seqlen", type=int, help="of queries and keys")
+    one.add_argument("--seqlen-k", type=int, default=0, help="of keys, if other than --seqlen")
+    one.add_argument("--headdim", type=int, default=128)
+    one.add_argument("--dtype", default="bf16", choices=["bf16", "fp16", "fp32"])
+    one.add_argument("--causal", action="store_true")
+    one.add_argument("--backward", action="store_true", help="the backward pass alone")
+    one.add_argument("--both", action="store_true", help="forward, and forward with backward")
+    one.add_argument("--warmup", type=int, default=3, help="untimed calls of each contender")
+    one.add_argument("--iters", type=int, default=0, help="calls a turn; default: by time")
+    arguments = parser.parse_args(argv)
+    if arguments.kv_heads == 0:
+        arguments.kv_heads = arguments.heads
+    return arguments
+
+
+def find_build(given: pathlib.Path | None, device: str) -> pathlib.Path:
+    """Sets the paths of the library and of the Python package that the build holds."""
+    usual = [ROOT / "build/gpu", ROOT / "build/release"] if device == "cuda" else \
+        [ROOT / "build/release"]
+    build = given or next((path for path in usual if path.exists()), usual[-1])
+    packed = (build / "lib/libattn.so.1").exists()
+    library = build / ("lib/libattn.so.1" if packed else "libattn.so.1")
+    if not library.exists():
+        sys.exit(f"no libattn in {build}: build it, or say where with --build")
+    os.environ["ATTN_LIBRARY"] = str(library.resolve())
+    os.environ["LD_LIBRARY_PATH"] = f"{library.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}"
+    sys.path.insert(0, str(build / ("python" if packed else "bindings/python")))
+    return build
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = arguments_of(argv)
+    build = find_build(arguments.build, arguments.device)
+    import torch
+
+    from tests.bench import gpu_suites as suites
+    from tests.bench.gpu_measure import Effort
+    from tests.bench.gpu_problem import Library, Refused, Shape
+
+    cuda = arguments.device == "cuda"
+    if cuda and not torch.cuda.is_available():
+        print("bench gpu: PyTorch sees no GPU here", file=sys.stderr)
+        return 2
+    for name in arguments.suite or []:
+        if name not in suites.SUITES:
+            print(f"bench gpu: no suite {name!r}; there are {', '.join(suites.SUITES)}",
+                  file=sys.stderr)
+            return 2
+    torch.manual_seed(arguments.seed)
+    try:
+        library = Library(torch, arguments.device)
+    except Refused as refused:
+        print(f"bench gpu: {refused}", file=sys.stderr)
+        return 2
+    effort = Effort(rounds=5 if arguments.quick else 11, turn_ms=2 if arguments.quick else 6,
+                    warmup=arguments.warmup, iters=arguments.iters, graphs=arguments.iters == 0)
+    packed = (build / "bin").exists()
+    session = suites.Session(
+        library, effort, arguments.filter, arguments.implementation,
+        arguments.peers or arguments.seqlen is not None,
+        build / ("bin/bench-gpu-overhead" if packed else "tests/bench/bench-gpu-overhead"),
+        small=not cuda)
+    info = library.info()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    record: dict[str, Any] = {
+        "schema": 1, "date": now.strftime("%Y-%m-%dT%H:%M:%SZ"), "commit": commit(build),
+        "device": info.name.decode(), "architecture": info.architecture.decode(), "driver": "",
+        "library": suites.c.attn_version_string().decode(), "seed": arguments.seed,
+        "effort": "quick" if arguments.quick else "full", "peers": {"torch": torch.__version__},
+        "rows": [],
+    }
+    if cuda:
+        record["peers"]["cudnn"] = str(torch.backends.cudnn.version())
+        try:
+            record["driver"] = subprocess.run(
+                ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], text=True,
+                capture_output=True, check=False).stdout.strip().split("\n")[0]
+        except OSError:
+            pass
+    print(f"{record['device']} ({record['architecture']}), driver {record['driver']}, libattn "
+          f"{record['commit']}, torch {torch.__version__}", flush=True)
+    start = time.monotonic()
+
+    def take(rows: Any) -> None:
+        for row in rows:
+            record["rows"].append(shortened(row))
+            print(line_of(record["rows"][-1]), flush=True)
+
+    if arguments.seqlen is not None:
+        shape = Shape(arguments.batch, arguments.seqlen, arguments.seqlen_k or arguments.seqlen,
+                      arguments.heads, arguments.kv_heads, arguments.headdim, arguments.causal)
+        take(suites.ad_hoc(session, shape, arguments.dtype, backward=arguments.backward,
+                           both=arguments.both))
+    else:
+        for name, suite in suites.SUITES.items():
+            if arguments.suite and name not in arguments.suite:
+                continue
+            try:
+                take(suite(session))
+            except Exception as error:  # the next suite still tells something
+                text = f"{type(error).__name__}: {error}".split("\n")[0]
+                record["rows"].append({"id": f"{name}/stopped", "suite": name, "ok": False,
+                                       "implementation": "none", "error_text": text})
+                print(line_of(record["rows"][-1]), flush=True)
+            if cuda:
+                torch.cuda.empty_cache()
+    out = arguments.out
+    if out is None and cuda and arguments.peers and not (
+            arguments.suite or arguments.filter or arguments.implementation or arguments.quick
+            or arguments.seqlen is not None):
+        out = RESULTS / f"gpu-{now:%Y-%m-%d}-{slug(record['device'])}.json"
+    if out:
+        write(out, record)
+        print(f"wrote {out}")
+    good = summary(record["rows"])
+    print(f"in {time.monotonic() - start:.0f} s")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
