@@ -1,0 +1,33 @@
+// Bits of the listed key blocks of a block-sparse call, in the workspace: for kernels that take a
+// tile of queries and walk the keys in order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "backend/cuda/device.hpp"
+#include "ops/sdpa/problem.hpp"
+
+namespace attn::cuda {
+
+// Where the bits of (sequence b, head h, query block r) are: words b * batch + h * head + r * row
+// and following; bit n of word w is key block 32 w + n. 0 strides where lists are shared.
+struct BlockMap {
+  uint32_t *bits;
+  int64_t batch, head, row;  // strides in words
+};
+
+// Bytes that the map of any call of the problem takes at most; 0 if it is not block-sparse.
+size_t block_map_bytes(const sdpa::Problem &problem);
+
+int32_t load_block_map(const CudaDevice &device, const ErrorSink &error);
+
+// The map of a call in `memory`, of block_map_bytes(). Does nothing on the device.
+BlockMap block_map(const sdpa::Problem &problem, const sdpa::Call &call, void *memory);
+
+// Writes it, on the stream.
+int32_t write_block_map(const CudaDevice &device, const sdpa::Problem &problem,
+                        const sdpa::Call &call, const BlockMap &map, attn_stream stream,
+                        const ErrorSink &error);
+
+}  // namespace attn::cuda
