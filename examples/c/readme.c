@@ -7,8 +7,10 @@ int main(void) { /* one sequence of 4 tokens, 2 heads of 8 numbers each, causal 
   for (int i = 0; i < 4 * 2 * 8; i++) q[i] = k[i] = 0.01f * i, v[i] = i / 16; /* v: the token */
 
   attn_error error = ATTN_ERROR_INIT;
+  attn_context_desc where = ATTN_CONTEXT_DESC_INIT;
+  where.backend = ATTN_BACKEND_CPU;
   attn_context *context;
-  if (attn_context_create(NULL, &context, &error)) return puts(error.message), 1;
+  if (attn_context_create(&where, &context, &error)) return puts(error.message), 1;
 
   attn_sdpa_desc desc = ATTN_SDPA_DESC_INIT; /* the problem's limits; zero means default */
   desc.flags = ATTN_SDPA_CAUSAL, desc.q_dtype = ATTN_DTYPE_FP32, desc.softmax_scale = 0.35f;

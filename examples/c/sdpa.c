@@ -207,11 +207,13 @@ static double decode(const attn_context *context) {
 
 int main(void) {
   attn_error error = ATTN_ERROR_INIT;
+  attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
   attn_context *context;
   double first, second;
 
   check(attn_abi_check(ATTN_ABI_VERSION, &error), &error);
-  check(attn_context_create(NULL, &context, &error), &error);
+  desc.backend = ATTN_BACKEND_CPU; /* for arrays in host memory; sdpa_cuda.c uses a GPU */
+  check(attn_context_create(&desc, &context, &error), &error);
   printf("libattn %s\n", attn_version_string());
   first = prefill(context);
   printf("  largest difference from plain loops: %.2g\n", first);

@@ -78,6 +78,7 @@ int main(int argc, char **argv) {
   float q[4] = {1, 2, 3, 4}, k[8] = {0}, v[8] = {1, 2, 3, 4, 5, 6, 7, 8}, out[4];
   const int64_t q_shape[4] = {1, 1, 1, 4}, k_shape[4] = {1, 2, 1, 4};
   attn_error error = ATTN_ERROR_INIT;
+  attn_context_desc context_desc = ATTN_CONTEXT_DESC_INIT;
   attn_sdpa_desc desc = ATTN_SDPA_DESC_INIT;
   attn_sdpa_args args = ATTN_SDPA_ARGS_INIT;
   attn_plan_info info = ATTN_PLAN_INFO_INIT;
@@ -90,7 +91,8 @@ int main(int argc, char **argv) {
   if (!load(argc > 1 ? argv[1] : "libattn.so.1")) return 1;
   printf("libattn %s\n", lib.attn_version_string());
 
-  check(lib.attn_context_create(NULL, &context, &error), &error);
+  context_desc.backend = ATTN_BACKEND_CPU; /* the arrays above are host memory */
+  check(lib.attn_context_create(&context_desc, &context, &error), &error);
   desc.q_dtype = ATTN_DTYPE_FP32;
   desc.num_q_heads = 1;
   desc.head_dim_qk = 4;

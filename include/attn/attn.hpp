@@ -12,15 +12,16 @@
  *
  *     attn_sdpa_desc desc = ATTN_SDPA_DESC_INIT;
  *     ...
- *     attn::Context context;                        // the best device there is
+ *     attn::Context context = attn::Context::cpu();  // or cuda(0)
  *     attn::Plan plan(context, desc);
- *     attn::Workspace workspace(plan);              // host memory, for a CPU context
+ *     attn::Workspace workspace(plan);               // host memory, for a CPU context
  *     attn_sdpa_args args = ATTN_SDPA_ARGS_INIT;
  *     args.q = attn::tensor(q.data(), {batch, seqlen, heads, head_dim});
  *     ...
  *     plan.forward(args, workspace);
  *
- * examples/cpp/sdpa.cpp is a complete program. */
+ * On a GPU, memory and streams are the caller's: plan.forward(args, memory, bytes, stream).
+ * examples/cpp/sdpa.cpp is a complete program, examples/c/sdpa_cuda.c one for both. */
 #ifndef ATTN_ATTN_HPP
 #define ATTN_ATTN_HPP
 
@@ -203,6 +204,12 @@ attn_tensor tensor(T *data, Extents shape, Extents stride) {
 
 #endif
 
+/* The address of a device's memory as the CUDA driver gives it, a CUdeviceptr, for tensors, arrays
+ * and workspaces. */
+inline void *device_pointer(uint64_t address) noexcept {
+  return reinterpret_cast<void *>(static_cast<std::uintptr_t>(address));
+}
+
 /* --- context -------------------------------------------------------------------------------- */
 
 /* One device of one backend. Threads may share it. It must outlive the plans made from it. */
@@ -217,6 +224,15 @@ class Context {
     const int32_t status = attn_context_create(desc, &handle, error);
     if (status == ATTN_OK) out = Context(handle);
     return status;
+  }
+
+  /* Device `device_index` of a backend. */
+  static int32_t create(Context &out, int32_t backend, int32_t device_index = 0,
+                        attn_error *error = nullptr) noexcept {
+    attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
+    desc.backend = backend;
+    desc.device_index = device_index;
+    return create(out, &desc, error);
   }
 
   int32_t query(attn_device_info &info, attn_error *error = nullptr) const noexcept {
@@ -241,6 +257,15 @@ class Context {
     desc.backend = ATTN_BACKEND_CPU;
     desc.num_threads = num_threads;
     return Context(desc);
+  }
+
+  /* An NVIDIA GPU. Tensors, arrays and workspaces are then in its memory, and calls take its
+   * streams: see device_pointer. */
+  static Context cuda(int32_t device_index = 0) {
+    Context context(nullptr);
+    attn_error error = error_record();
+    check(create(context, ATTN_BACKEND_CUDA, device_index, &error), error);
+    return context;
   }
 
   attn_device_info query() const {
@@ -510,11 +535,16 @@ class Workspace {
     return true;
   }
 
-  /* Makes it large enough for every execution of `plan`. */
+  /* Makes it large enough for every execution of `plan`, which must be a plan for the CPU. */
   int32_t try_fit(const Plan &plan, attn_error *error = nullptr) noexcept {
     attn_plan_info info = ATTN_PLAN_INFO_INIT;
     const int32_t status = plan.query(info, error);
     if (status != ATTN_OK) return status;
+    if (info.asynchronous != 0) {
+      return fail(error, ATTN_ERROR_UNSUPPORTED, "workspace",
+                  "attn::Workspace is host memory, and the plan is for a GPU: give the call memory "
+                  "of its device");
+    }
     return reserve(static_cast<std::size_t>(info.workspace_bytes),
                    static_cast<std::size_t>(info.workspace_alignment))
                ? ATTN_OK
@@ -527,11 +557,10 @@ class Workspace {
   }
 
   Workspace &fit(const Plan &plan) {
-    const attn_plan_info info = plan.query();
-    if (!reserve(static_cast<std::size_t>(info.workspace_bytes),
-                 static_cast<std::size_t>(info.workspace_alignment))) {
-      throw std::bad_alloc();
-    }
+    attn_error error = error_record();
+    const int32_t status = try_fit(plan, &error);
+    if (status == ATTN_ERROR_OUT_OF_MEMORY) throw std::bad_alloc();
+    check(status, error);
     return *this;
   }
 #endif

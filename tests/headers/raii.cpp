@@ -66,7 +66,7 @@ void ownership() {
 
   attn::Context context(nullptr), other(nullptr);
   check(!context && context.get() == nullptr, "an empty context holds nothing");
-  check(attn::Context::create(context) == ATTN_OK && context, "Context::create");
+  check(attn::Context::create(context, ATTN_BACKEND_CPU) == ATTN_OK && context, "Context::create");
   attn_context *handle = context.get();
   other = std::move(context);
   check(!context && other.get() == handle, "a move hands the context on");
@@ -102,6 +102,7 @@ void statuses() {
   check(attn::compatible(&error) == ATTN_OK, "compatible");
   attn::Context context(nullptr);
   attn_context_desc context_desc = ATTN_CONTEXT_DESC_INIT;
+  context_desc.backend = ATTN_BACKEND_CPU;
   context_desc.num_threads = 1;
   check(attn::Context::create(context, &context_desc, &error) == ATTN_OK, "Context::create");
   attn_device_info device = ATTN_DEVICE_INFO_INIT;
@@ -173,10 +174,45 @@ void statuses() {
                 ATTN_ERROR_INVALID_ARGUMENT &&
             std::strcmp(error.field, "stride") == 0 && args.q.rank == 4,
         "strides of another rank are refused");
+  check(plan.try_forward(args, workspace.data(), workspace.size(), &data, &error) ==
+                ATTN_ERROR_INVALID_ARGUMENT &&
+            std::strcmp(error.field, "stream") == 0,
+        "the stream reaches the library, whose CPU has none");
   check(plan.try_forward(args, nullptr, 0, nullptr, &error) != ATTN_OK || info.workspace_bytes == 0,
         "a missing workspace is refused");
   attn::Plan none;
   check(none.query(info, &error) == ATTN_ERROR_INVALID_ARGUMENT, "an empty plan is refused");
+}
+
+// A GPU, where there is one: no memory of its is touched here.
+void gpu() {
+  check(attn::device_pointer(0x7f0012345600) == reinterpret_cast<void *>(0x7f0012345600),
+        "device_pointer");
+  attn_error error = attn::error_record();
+  int32_t count = 0;
+  const bool there = attn_device_count(ATTN_BACKEND_CUDA, &count, &error) == ATTN_OK && count > 0;
+  attn::Context context(nullptr);
+  const int32_t status = attn::Context::create(context, ATTN_BACKEND_CUDA, 0, &error);
+  if (!there) {
+    check(status == ATTN_ERROR_BACKEND_UNAVAILABLE && !context && error.message[0] != '\0',
+          "no CUDA device: the status and the reason");
+    std::printf("raii: no CUDA device, so none was used: %s\n", error.message);
+    return;
+  }
+  attn_device_info device = ATTN_DEVICE_INFO_INIT;
+  check(status == ATTN_OK && context.query(device) == ATTN_OK &&
+            device.backend == ATTN_BACKEND_CUDA && device.device_index == 0,
+        "the CUDA device that was asked for");
+  check(attn::Context::create(context, ATTN_BACKEND_CUDA, count, &error) ==
+            ATTN_ERROR_INVALID_ARGUMENT,
+        "a device too many");
+  attn::Plan plan;
+  check(attn::Plan::create(plan, context, description(), nullptr, &error) == ATTN_OK,
+        "a plan for CUDA");
+  attn::Workspace workspace;
+  check(workspace.try_fit(plan, &error) == ATTN_ERROR_UNSUPPORTED &&
+            std::strcmp(error.field, "workspace") == 0,
+        "host memory is no workspace of a GPU");
 }
 
 #if ATTN_HPP_EXCEPTIONS
@@ -271,6 +307,13 @@ void exceptions() {
   absent.backend = 99;
   check(throws([&] { attn::Context c(absent); }, ATTN_ERROR_INVALID_ARGUMENT, "desc.backend"),
         "an unknown backend throws");
+  int32_t count = 0;
+  if (attn_device_count(ATTN_BACKEND_CUDA, &count, nullptr) == ATTN_OK && count > 0) {
+    check(attn::Context::cuda().query().backend == ATTN_BACKEND_CUDA, "Context::cuda");
+  } else {
+    check(throws([] { attn::Context::cuda(); }, ATTN_ERROR_BACKEND_UNAVAILABLE, "backend"),
+          "Context::cuda without a device");
+  }
 }
 
 #endif
@@ -280,6 +323,7 @@ void exceptions() {
 int main() {
   ownership();
   statuses();
+  gpu();
 #if ATTN_HPP_EXCEPTIONS
   exceptions();
 #endif
