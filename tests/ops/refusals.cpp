@@ -381,7 +381,7 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 2, 1)));
   contents("csr-indptr-start", csr, kInvalid, "args.kv_page_indptr[0]", "-1",
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 0, -1)));
-  args("csr-indices-missing", csr, kInvalid, "args.kv_page_indices", "",
+  contents("csr-indices-missing", csr, kInvalid, "args.kv_page_indices", "",
        ARGS(a.args.kv_page_indices = nullptr));
   contents("csr-page-beyond-pool", csr, kInvalid, "args.kv_page_indices[1]", "7777",
        ARGS(a.args.kv_page_indices = changed(a.numbers, a.args.kv_page_indices, 5, 1, 7777)));

@@ -20,7 +20,7 @@ from typing import Any
 
 from tools import capi, header_model
 from tools.capi import ROOT
-from tools.docs import bars, matrix, reference
+from tools.docs import bars, gpu, matrix, reference
 
 README = ROOT / "README.md"
 MARK = re.compile(r"(<!-- generated: ([\w-]+) .*?-->\n)(.*?)(<!-- end -->)", re.S)
@@ -32,10 +32,15 @@ def parts(library: capi.Library) -> dict[str, Callable[[], str]]:
         path = bars.latest()
         return bars.table(bars.load(path)) if path else "No results are stored yet."
 
+    def gpu_results() -> str:
+        path = gpu.latest()
+        return gpu.table(bars.load(path)) if path else "No results are stored yet."
+
     def example() -> str:
         return f"```c\n{(ROOT / 'examples/c/readme.c').read_text().strip()}\n```"
 
-    return {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results}
+    return {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results,
+            "gpu-bars": gpu_results}
 
 
 def rewritten(text: str, generate: dict[str, Callable[[], str]]) -> str:
@@ -98,7 +103,9 @@ def check(library: capi.Library, model: dict[str, Any]) -> int:
 
     def stale_plots() -> list[str]:
         path = bars.latest()
-        return bars.stale_plots(bars.load(path)) if path else ["no results are stored"]
+        found = bars.stale_plots(bars.load(path)) if path else ["no results are stored"]
+        of_gpu = gpu.latest()
+        return found + (gpu.stale_plots(bars.load(of_gpu)) if of_gpu else [])
 
     def example_length() -> list[str]:
         lines = (ROOT / "examples/c/readme.c").read_text().strip().splitlines()
@@ -158,6 +165,10 @@ def main() -> int:
     path = bars.latest()
     if path:
         for name in bars.draw(bars.load(path), bars.PLOTS, arguments.out):
+            print(f"wrote {name}")
+    path = gpu.latest()
+    if path:
+        for name in gpu.draw(bars.load(path), bars.PLOTS, arguments.out):
             print(f"wrote {name}")
     README.write_text(rewritten(README.read_text(), parts(library)))
     print("renewed README.md")

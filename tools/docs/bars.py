@@ -179,6 +179,13 @@ DRAW = {"cpu-prefill": draw_prefill, "cpu-onnxruntime": draw_onnxruntime}
 
 
 def draw(record: dict[str, Any], svg_folder: pathlib.Path, png_folder: pathlib.Path) -> list[str]:
+    return draw_plots({name: data for name, data in plot_data(record).items()
+                       if any(data.get(part) for part in ("full", "ratios"))},
+                      DRAW, svg_folder, png_folder)
+
+
+def draw_plots(plots: dict[str, Any], how: dict[str, Any], svg_folder: pathlib.Path,
+               png_folder: pathlib.Path) -> list[str]:
     """Writes the plots; each SVG carries the digest of its data."""
     import matplotlib
     matplotlib.use("Agg")
@@ -187,10 +194,8 @@ def draw(record: dict[str, Any], svg_folder: pathlib.Path, png_folder: pathlib.P
     import matplotlib.pyplot as plt
 
     written = []
-    for name, data in plot_data(record).items():
-        if not any(data.get(part) for part in ("full", "ratios")):
-            continue
-        figure_ = DRAW[name](plt, data)
+    for name, data in plots.items():
+        figure_ = how[name](plt, data)
         figure_.tight_layout()
         for folder, suffix in ((svg_folder, "svg"), (png_folder, "png")):
             folder.mkdir(parents=True, exist_ok=True)
@@ -203,11 +208,15 @@ def draw(record: dict[str, Any], svg_folder: pathlib.Path, png_folder: pathlib.P
     return written
 
 
-def stale_plots(record: dict[str, Any]) -> list[str]:
-    """The committed plots that do not show `record`."""
-    stale = []
-    for name, data in plot_data(record).items():
+def stale(plots: dict[str, Any]) -> list[str]:
+    """The committed plots that do not show this data."""
+    found = []
+    for name, data in plots.items():
         path = PLOTS / f"{name}.svg"
         if not path.exists() or f"data sha256:{digest(data)}" not in path.read_text():
-            stale.append(f"{path.relative_to(ROOT)} does not show the newest results")
-    return stale
+            found.append(f"{path.relative_to(ROOT)} does not show the newest results")
+    return found
+
+
+def stale_plots(record: dict[str, Any]) -> list[str]:
+    return stale(plot_data(record))

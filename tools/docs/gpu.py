@@ -1,0 +1,163 @@
+"""The tables and plots of the GPU benchmarks, from a file that `./dev bench gpu --peers` wrote."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from tools.docs import bars
+
+PEERS = {"torch_flash": "PyTorch FlashAttention-2", "torch_cudnn": "PyTorch cuDNN",
+         "torch_efficient": "PyTorch memory-efficient", "torch_math": "PyTorch math"}
+COLOURS = {"libattn": "#1f5fbf", "torch_flash": "#d9822b", "torch_cudnn": "#4c9a4c",
+           "torch_efficient": "#b23a48"}
+
+
+def latest() -> pathlib.Path | None:
+    """The newest full run."""
+    runs = [(json.loads(path.read_text())["date"], path)
+            for path in bars.RESULTS.glob("gpu-*.json")]
+    return max(runs)[1] if runs else None
+
+
+def of_suite(record: dict[str, Any], suite: str) -> list[dict[str, Any]]:
+    return [row for row in record["rows"] if row["suite"] == suite]
+
+
+def missed(row: dict[str, Any]) -> str:
+    return "" if row.get("ok", True) else " **missed**"
+
+
+def grid_table(record: dict[str, Any]) -> list[str]:
+    """TFLOP/s of ours, and beside it how many times the peers' that is."""
+    rows = {(row["shape"]["head_dim"], row["shape"]["causal"], row["shape"]["seqlen_q"]): row
+            for row in of_suite(record, "fa3-grid") if "shape" in row}
+    lengths = sorted({key[2] for key in rows})
+    lines = ["| bf16 forward, 16k tokens | " + " | ".join(map(str, lengths)) + " |",
+             "|---|" + "---|" * len(lengths)]
+    for head_dim, causal in sorted({key[:2] for key in rows}):
+        cells = []
+        for length in lengths:
+            row = rows.get((head_dim, causal, length))
+            if row is None or "tflops" not in row:
+                cells.append("not measured" + (missed(row) if row else ""))
+                continue
+            ratios = " ".join(f"{row['peers_us'][name] / row['us']:.2f}×" if name in row["peers_us"]
+                              else "–" for name in ("torch_flash", "torch_cudnn"))
+            cells.append(f"{row['tflops']:.0f} ({ratios}){missed(row)}")
+        lines.append(f"| D {head_dim}, {'causal' if causal else 'full'} | " + " | ".join(cells)
+                     + " |")
+    return [*lines, "", "In parentheses: the time of PyTorch's FlashAttention-2 over ours (bar: "
+            "1.00×) and cuDNN's over ours (no bar)."]
+
+
+def shape_text(shape: dict[str, Any]) -> str:
+    heads = str(shape["q_heads"])
+    if shape["kv_heads"] != shape["q_heads"]:
+        heads += f" on {shape['kv_heads']}"
+    length = str(shape["seqlen_q"])
+    if shape["seqlen_k"] != shape["seqlen_q"]:
+        length += f" on {shape['seqlen_k']}"
+    return (f"({shape['batch']}, {heads}, {length}, {shape['head_dim']})"
+            + (" causal" if shape["causal"] else ""))
+
+
+def other_table(record: dict[str, Any]) -> list[str]:
+    lines = ["| | libattn | peers | bar |", "|---|---|---|---|"]
+    for row in record["rows"]:
+        if row["suite"] == "fa3-grid" or "shape" not in row:
+            continue
+        name = row["id"].replace("/", " ", 1).split("/")[0]
+        if row["suite"] in ("fp32", "split"):
+            name = f"{name.split(' ')[0]}{' TF32 allowed' if '/tf32/' in row['id'] else ''} " \
+                   f"{shape_text(row['shape'])}"
+        elif row["suite"] == "options":
+            name = f"{row['id'].split('/')[2]} {shape_text(row['shape'])}"
+        if "us" not in row:
+            lines.append(f"| {name} | {row.get('error_text', 'not measured')} | |{missed(row)} |")
+            continue
+        rate = f", {row['tflops']:.0f} TFLOP/s" if "tflops" in row else \
+            f", {row['tbs']:.2f} TB/s" if "tbs" in row else ""
+        peers = ", ".join(f"{PEERS.get(peer, peer).removeprefix('PyTorch ')} "
+                          f"{us:.0f} µs ({us / row['us']:.2f}×)"
+                          for peer, us in row.get("peers_us", {}).items())
+        bar = ""
+        if "bar_of" in row and row["bar_of"]:
+            bar = f"≥ {row['bar']:g}× {PEERS.get(row['bar_of'], row['bar_of'])}"
+        elif "cost" in row:
+            peers = f"plain {row['plain_us']:.0f} µs (cost {row['cost']:.2f}×)"
+            bar = f"cost ≤ {row['most']:g}×" if "most" in row else ""
+        elif "beyond_us" in row:
+            peers = f"bare launches of the same {row['kernels']}: {row['launch_us']:.2f} µs " \
+                    f"(beyond: {row['beyond_us']:.2f} µs)"
+            bar = f"beyond ≤ {row['most']:g} µs"
+        digits = 2 if row["suite"] == "host" else 0 if row["us"] >= 100 else 1
+        lines.append(f"| {name} | {row['us']:.{digits}f} µs{rate} | {peers} | {bar}{missed(row)} |")
+    return lines
+
+
+def table(record: dict[str, Any]) -> str:
+    judged = [row for row in record["rows"] if "ok" in row]
+    lost = [row["id"] for row in judged if not row["ok"]]
+    said = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
+    lines = [*grid_table(record), "", *other_table(record), "",
+             f"Measured on {record['device']}, driver {record['driver']}, {record['date'][:10]}, "
+             f"libattn {record['library']} at {record['commit']}, beside {said}, in one process, in "
+             f"turns, on random data; medians. {len(judged) - len(lost)} of {len(judged)} bars are "
+             f"reached" + (f"; missed: {', '.join(lost)}." if lost else ".")]
+    return "\n".join(lines)
+
+
+def plot_data(record: dict[str, Any]) -> dict[str, Any]:
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in of_suite(record, "fa3-grid"):
+        if "tflops" not in row:
+            continue
+        shape = row["shape"]
+        panel = panels.setdefault(
+            f"head dim {shape['head_dim']}, {'causal' if shape['causal'] else 'no mask'}", {})
+        flops = row["tflops"] * row["us"]
+        for name, us in {"libattn": row["us"], **row["peers_us"]}.items():
+            panel.setdefault(name, []).append((shape["seqlen_q"], round(flops / us, 1)))
+    return {"gpu-forward": {"where": f"{record['device']}, {record['date'][:10]}",
+                            "panels": {name: {who: sorted(points) for who, points in panel.items()}
+                                       for name, panel in panels.items()}}}
+
+
+def draw_forward(plt: Any, data: dict[str, Any]) -> Any:
+    dims = sorted({int(name.split()[2].rstrip(",")) for name in data["panels"]})
+    figure, axes = plt.subplots(2, len(dims), figsize=(3.4 * len(dims), 5.4), sharex=True,
+                                sharey=True, squeeze=False)
+    for i, mask in enumerate(("no mask", "causal")):
+        for j, dim in enumerate(dims):
+            axis, name = axes[i][j], f"head dim {dim}, {mask}"
+            for who, points in data["panels"].get(name, {}).items():
+                axis.plot([s for s, _ in points], [rate for _, rate in points], marker="o",
+                          markersize=3.5, label=PEERS.get(who, who), color=COLOURS.get(who),
+                          linewidth=2 if who == "libattn" else 1.2)
+                axis.set_xscale("log", base=2)
+                axis.set_xticks([s for s, _ in points],
+                                [str(s) if s < 1024 else f"{s // 1024}k" for s, _ in points])
+            axis.set_title(name, fontsize=9)
+            axis.grid(True, alpha=0.3)
+            axis.set_ylim(bottom=0)
+    for axis in axes[1]:
+        axis.set_xlabel("sequence length")
+    for row in axes:
+        row[0].set_ylabel("TFLOP/s")
+    axes[0][0].legend(fontsize=7)
+    figure.suptitle(f"bf16 forward, 16k tokens, hidden size 2048; {data['where']}", fontsize=9)
+    return figure
+
+
+DRAW = {"gpu-forward": draw_forward}
+
+
+def draw(record: dict[str, Any], svg_folder: pathlib.Path, png_folder: pathlib.Path) -> list[str]:
+    return bars.draw_plots({name: data for name, data in plot_data(record).items()
+                            if data["panels"]}, DRAW, svg_folder, png_folder)
+
+
+def stale_plots(record: dict[str, Any]) -> list[str]:
+    return bars.stale(plot_data(record))
