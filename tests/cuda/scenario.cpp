@@ -4,6 +4,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -26,6 +28,8 @@ attn_tensor tensor(void *data, int32_t dtype, std::vector<int64_t> shape) {
                          nullptr);
   return result;
 }
+
+constexpr size_t workspace_bytes = size_t{1} << 30;
 
 attn_sdpa_desc small_desc() {
   attn_sdpa_desc desc = ATTN_SDPA_DESC_INIT;
@@ -69,7 +73,11 @@ void run(const std::string &name, const std::function<void()> &body) {
 
 int finish() {
   std::printf("%d passed, %d failed\n", passed, failed);
-  return failed == 0 && passed > 0 ? 0 : 1;
+  return all_passed() ? 0 : 1;
+}
+
+bool all_passed() {
+  return failed == 0 && passed > 0;
 }
 
 void expect(bool condition, const char *text, const std::string &detail, int line) {
@@ -108,9 +116,7 @@ Life live(int32_t backend, void *stream) {
   Life life;
   attn_context *contexts[2] = {};
   attn_plan *plan = nullptr, *tuned = nullptr;
-  static std::vector<char> memory((size_t{1} << 24) + 64);
-  void *workspace = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
-  const size_t workspace_bytes = size_t{1} << 24;
+  void *const workspace = device_address(9);
   const auto step = [&](const char *name, const std::function<int32_t()> &body) {
     if (life.status != ATTN_OK) return;
     life.step = name;
@@ -151,6 +157,32 @@ Life live(int32_t backend, void *stream) {
   attn_plan_destroy(plan);
   for (attn_context *context : contexts) attn_context_destroy(context);
   return life;
+}
+
+double cost_of_execute() {
+  attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
+  desc.backend = ATTN_BACKEND_CUDA;
+  attn_context *context = nullptr;
+  attn_plan *plan = nullptr;
+  const attn_sdpa_desc problem = small_desc();
+  const attn_sdpa_args args = small_args(device_address);
+  EXPECT(attn_context_create(&desc, &context, nullptr) == ATTN_OK);
+  EXPECT(attn_sdpa_plan_create(context, &problem, nullptr, &plan, nullptr) == ATTN_OK);
+  EXPECT(attn_plan_prepare(plan, nullptr) == ATTN_OK);
+  double best = 1e9;
+  for (int round = 0; round < 20; round++) {
+    const auto start = std::chrono::steady_clock::now();
+    for (int i = 0; i < 1000; i++) {
+      EXPECT(attn_sdpa_forward(plan, &args, device_address(9), workspace_bytes, nullptr, nullptr) ==
+             ATTN_OK);
+    }
+    const std::chrono::duration<double, std::micro> took = std::chrono::steady_clock::now() - start;
+    best = std::min(best, took.count() / 1000);
+    driver().launches.clear();
+  }
+  attn_plan_destroy(plan);
+  attn_context_destroy(context);
+  return best;
 }
 
 void expect_cpu_works() {

@@ -14,6 +14,7 @@ namespace scenario {
 void run(const std::string &name, const std::function<void()> &body);
 // "N passed, M failed"; the exit status.
 int finish();
+bool all_passed();
 
 void expect(bool condition, const char *text, const std::string &detail, int line);
 #define EXPECT(condition) scenario::expect(condition, #condition, "", __LINE__)
@@ -43,6 +44,9 @@ struct Life {
   int launches_of_execute = 0;
 };
 Life live(int32_t backend = ATTN_BACKEND_CUDA, void *stream = nullptr);
+
+// What one execute costs the host, in microseconds: the best of many rounds.
+double cost_of_execute();
 
 // The CPU backend serves as ever.
 void expect_cpu_works();

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Callable
 
-from tools.dev.run import ROOT, Count, suite
+from tools.dev.run import ROOT, Count, say, suite
 
 RELEASE = ROOT / "build/release"
 MESON = [sys.executable, "-m", "mesonbuild.mesonmain"]
@@ -52,6 +52,17 @@ def unit(build):
 def ops(build):
     path = build()
     return suite("attn-check", [path / "tests/ops/attn-check", "--backend", "cpu"], "plain")
+
+
+def cuda(build):
+    path = build()
+    if not (path / "tests/cuda/attn-cuda-host").exists():
+        say("  NOT RUN: this build has no CUDA backend, as there is no nvcc for this machine")
+        return Count()
+    count = suite("host code on a fake driver", [path / "tests/cuda/attn-cuda-host"], "plain",
+                  env={"LD_LIBRARY_PATH": path / "tests/cuda"})
+    count += suite("code objects", [sys.executable, ROOT / "tests/cuda/contents.py", path], "plain")
+    return count
 
 
 def clang_build(build, directory, sanitizers, *options, targets):
@@ -140,6 +151,8 @@ def lint(build):
 SUITES = [
     Suite("unit", "internals, by doctest", unit),
     Suite("ops", "attn-check: every case on every implementation against fp64", ops),
+    Suite("cuda", "the CUDA backend without a GPU: host code on a fake driver, kernels' contents",
+          cuda),
     Suite("abi", "the ABI gate and the header matrix", meson_suite("abi"), ("rust", "go")),
     Suite("examples", "C and C++ examples, and the installed package", meson_suite("examples")),
     Suite("docs", "generated parts are current, every public name has its comment",
