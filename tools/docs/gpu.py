@@ -105,7 +105,9 @@ def table(record: dict[str, Any]) -> str:
              f"Measured on {record['device']}, driver {record['driver']}, {record['date'][:10]}, "
              f"libattn {record['library']} at {record['commit']}, beside {said}, in one process, in "
              f"turns, on random data; medians. {len(judged) - len(lost)} of {len(judged)} bars are "
-             f"reached" + (f"; missed: {', '.join(lost)}." if lost else ".")]
+             f"reached" + (f"; missed: {', '.join(lost)}." if lost else "."), "",
+             "![TFLOP/s over sequence length beside PyTorch's backends]"
+             "(docs/plots/gpu-forward.svg)"]
     return "\n".join(lines)
 
 
