@@ -43,6 +43,13 @@ func must(t testing.TB, err error) {
 	}
 }
 
+func newWorkspaceOf(t testing.TB, p *plan) *Workspace {
+	t.Helper()
+	workspace, err := p.NewWorkspace()
+	must(t, err)
+	return workspace
+}
+
 // expect holds an error to a status, a field and a word of the message.
 func expect(t testing.TB, err error, status Status, field, word string) {
 	t.Helper()
@@ -344,7 +351,7 @@ func TestBackward(t *testing.T) {
 	expect(t, some.Backward(args, nil), ErrInvalidArgument, "args.dk", "")
 	gq, gv = nans(len(q)), nans(len(v))
 	args.DQ, args.DK, args.DV = Of(gq, p.q()...), Tensor{}, Of(gv, p.v()...)
-	must(t, some.Backward(args, some.NewWorkspace()))
+	must(t, some.Backward(args, newWorkspaceOf(t, some.plan)))
 	assertClose(t, "dq", gq, dq)
 	assertClose(t, "dv", gv, dv)
 
@@ -615,7 +622,7 @@ func TestSmallWorkspace(t *testing.T) {
 		DV: Of(nans(len(v)), p.v()...),
 	}
 	expect(t, plan.Backward(args, newWorkspace(info.WorkspaceBytes-1, 64)), ErrWorkspace, "", "")
-	must(t, plan.Backward(args, plan.NewWorkspace()))
+	must(t, plan.Backward(args, newWorkspaceOf(t, plan.plan)))
 }
 
 // For -race: one plan, many goroutines, lent and own workspaces.
@@ -633,7 +640,7 @@ func TestGoroutinesShareAPlan(t *testing.T) {
 			defer group.Done()
 			var workspace *Workspace
 			if g%2 == 0 {
-				workspace = plan.NewWorkspace()
+				workspace = newWorkspaceOf(t, plan.plan)
 			}
 			q, k, v := inputs[float32](p, random(100+g))
 			expected := p.forward(wideAll(q), wideAll(k), wideAll(v), full, nil)

@@ -6,6 +6,7 @@ import "C"
 import (
 	"runtime"
 	"runtime/cgo"
+	"strconv"
 	"sync"
 )
 
@@ -19,6 +20,21 @@ const (
 	CUDA Backend = C.ATTN_BACKEND_CUDA
 	HIP  Backend = C.ATTN_BACKEND_HIP
 )
+
+// String is the backend's name.
+func (b Backend) String() string {
+	switch b {
+	case Auto:
+		return "AUTO"
+	case CPU:
+		return "CPU"
+	case CUDA:
+		return "CUDA"
+	case HIP:
+		return "HIP"
+	}
+	return "backend " + strconv.Itoa(int(b))
+}
 
 // LogLevel says how much a log line matters.
 type LogLevel int32
@@ -108,6 +124,9 @@ type contextHandle struct {
 	closed bool // by the user: no new plans
 	cpu    bool
 	log    cgo.Handle
+	// What error messages say of the device.
+	backend Backend
+	index   int32
 }
 
 // NewContext creates a context. options may be nil. Close it when done; a finalizer does if not.
@@ -144,7 +163,7 @@ func NewContext(options *ContextOptions) (*Context, error) {
 		handle.release()
 		return nil, err
 	}
-	handle.cpu = info.Backend == CPU
+	handle.cpu, handle.backend, handle.index = info.Backend == CPU, info.Backend, info.DeviceIndex
 	runtime.SetFinalizer(ctx, (*Context).Close)
 	return ctx, nil
 }

@@ -2,7 +2,7 @@
 //
 // Describe a problem by its limits, make a plan once, execute it as often as needed:
 //
-//	ctx, err := attn.NewContext(nil)
+//	ctx, err := attn.NewContext(&attn.ContextOptions{Backend: attn.CPU})
 //	defer ctx.Close()
 //	plan, err := ctx.NewSDPA(&attn.SDPADesc{
 //		Flags: attn.Causal, QDType: attn.FP32, NumQHeads: 8, NumKVHeads: 2, HeadDimQK: 64,
@@ -37,6 +37,15 @@
 // On the CPU, tensors are views of Go slices, which the library reads and writes only during the
 // call. Every pointer is handed over as an argument of its own, so the package keeps to cgo's
 // pointer rules without pinning. A slice must not be part of a Go object that holds Go pointers.
+//
+// # GPUs
+//
+// A context of Backend CUDA takes memory of its device, which the caller allocates with any CUDA
+// package: tensors come from FromDevice, arrays from Int32sFromDevice, scratch memory from
+// WorkspaceFromDevice. ForwardOn and its like enqueue the work on a Stream and do not wait for it. Go's
+// memory in a plan for a GPU is an error, and so is the reverse.
+//
+// # Closing
 //
 // Context, plans and nothing else hold C memory. Close frees it at once; what is not closed is freed
 // by a finalizer some time after it is unreachable. A plan keeps its context alive, whatever the

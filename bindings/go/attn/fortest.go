@@ -3,6 +3,7 @@ package attn
 // What the tests need of C: cgo cannot be used in test files themselves. Nothing else calls it, so
 // it is in no program.
 
+// #include <stdlib.h>
 // #include "shim.h"
 import "C"
 
@@ -31,6 +32,9 @@ func layouts() map[string]reflect.Type {
 
 // abiVersion is what the package was compiled against.
 const abiVersion = uint32(C.ATTN_ABI_VERSION)
+
+// foreign is memory that is not Go's, as a GPU's is not; zeroed, and freed with the process.
+func foreign(bytes int) uintptr { return uintptr(C.calloc(C.size_t(bytes), 1)) }
 
 // breakPointerRule hands C a struct in Go memory that holds a Go pointer, as this package never does:
 // cgo's check must end the program.

@@ -3,8 +3,6 @@ package attn
 // #include "shim.h"
 import "C"
 
-import "unsafe"
-
 // MergeFlags are options of a merge, or'ed together.
 type MergeFlags uint64
 
@@ -97,11 +95,14 @@ func (ctx *Context) MergeSupported(desc *MergeDesc) error {
 // Merge merges on the CPU; the outputs are written when it returns. With a nil workspace the plan
 // lends one.
 func (p *MergePlan) Merge(args *MergeArgs, workspace *Workspace) error {
-	return p.MergeOn(nil, args, workspace)
+	if err := p.onCPU("Merge"); err != nil {
+		return err
+	}
+	return p.MergeOn(0, args, workspace)
 }
 
 // MergeOn enqueues a merge on a stream: see SDPAPlan.ForwardOn.
-func (p *MergePlan) MergeOn(stream unsafe.Pointer, args *MergeArgs, workspace *Workspace) error {
+func (p *MergePlan) MergeOn(stream Stream, args *MergeArgs, workspace *Workspace) error {
 	f := frames.Get().(*frame)
 	defer frames.Put(f)
 	c, a := &f.merge, args
@@ -115,7 +116,7 @@ func (p *MergePlan) MergeOn(stream unsafe.Pointer, args *MergeArgs, workspace *W
 		{&c.row_mask, &a.RowMask, "args.row_mask"}, {&c.sink, &a.Sink, "args.sink"},
 		{&c.out, &a.Out, "args.out"}, {&c.out_lse, &a.OutLSE, "args.out_lse"},
 	} {
-		if err := set(tensor.to, tensor.from, tensor.name); err != nil {
+		if err := p.set(tensor.to, tensor.from, tensor.name); err != nil {
 			return err
 		}
 	}
@@ -131,5 +132,5 @@ func (p *MergePlan) MergeOn(stream unsafe.Pointer, args *MergeArgs, workspace *W
 	}
 	return toError(C.attn_go_merge(p.c, c, a.Partial.data, a.PartialLSE.data, a.Other.data,
 		a.OtherLSE.data, a.RowMask.data, a.Sink.data, a.Out.data, a.OutLSE.data,
-		workspace.data, C.size_t(workspace.bytes), stream, &f.record), &f.record)
+		workspace.data, C.size_t(workspace.bytes), C.uintptr_t(stream), &f.record), &f.record)
 }

@@ -6,6 +6,7 @@ import "C"
 
 import (
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"unsafe"
@@ -187,11 +188,20 @@ func (p *plan) Export() (string, error) {
 	return string(text), err
 }
 
-// NewWorkspace gives scratch memory for executes of this plan, one at a time.
-func (p *plan) NewWorkspace() *Workspace { return newWorkspace(p.bytes, p.alignment) }
+// NewWorkspace gives scratch memory for executes of this plan on the CPU, one at a time. On a GPU, see
+// WorkspaceFromDevice.
+func (p *plan) NewWorkspace() (*Workspace, error) {
+	if err := p.reach(inGo, "workspace"); err != nil {
+		return nil, err
+	}
+	return newWorkspace(p.bytes, p.alignment), nil
+}
 
 // NewTuneWorkspace gives scratch memory for Tune, which needs more.
 func (p *plan) NewTuneWorkspace() (*Workspace, error) {
+	if err := p.reach(inGo, "workspace"); err != nil {
+		return nil, err
+	}
 	info, err := p.query()
 	if err != nil {
 		return nil, err
@@ -206,11 +216,14 @@ func (p *plan) NewTuneWorkspace() (*Workspace, error) {
 // borrow gives the workspace to use, and what gives it back.
 func (p *plan) borrow(workspace *Workspace) (*Workspace, func(), error) {
 	if workspace != nil {
-		return workspace, func() {}, nil
+		return workspace, func() {}, p.reach(workspace.place, "workspace")
 	}
-	if p.bytes > 0 && !p.context.cpu {
-		return nil, nil, &Error{Status: ErrWorkspace, Field: "workspace", Message: "this plan needs a " +
-			"workspace in the device's memory: see WorkspaceFromPointer"}
+	if !p.context.cpu {
+		if p.bytes > 0 {
+			return nil, nil, &Error{Status: ErrWorkspace, Field: "workspace", Message: "this plan needs a " +
+				"workspace of " + strconv.Itoa(p.bytes) + " bytes in the device's memory: see WorkspaceFromDevice"}
+		}
+		return &Workspace{}, func() {}, nil
 	}
 	own := p.workspaces.Get().(*Workspace)
 	return own, func() { p.workspaces.Put(own) }, nil
@@ -220,6 +233,7 @@ func (p *plan) borrow(workspace *Workspace) (*Workspace, func(), error) {
 type Workspace struct {
 	data  unsafe.Pointer
 	bytes int
+	place place
 }
 
 func newWorkspace(bytes, alignment int) *Workspace {
@@ -232,10 +246,10 @@ func newWorkspace(bytes, alignment int) *Workspace {
 	memory := make([]byte, bytes+alignment-1)
 	// Go's heap does not move what it holds.
 	skip := -uintptr(unsafe.Pointer(&memory[0])) & uintptr(alignment-1)
-	return &Workspace{data: unsafe.Pointer(&memory[skip]), bytes: bytes}
+	return &Workspace{data: unsafe.Pointer(&memory[skip]), bytes: bytes, place: inGo}
 }
 
-// WorkspaceFromPointer is memory that Go does not know, such as a GPU's.
+// WorkspaceFromPointer is memory that Go does not know, such as C's.
 func WorkspaceFromPointer(data unsafe.Pointer, bytes int) *Workspace {
 	return &Workspace{data: data, bytes: bytes}
 }

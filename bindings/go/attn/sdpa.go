@@ -6,7 +6,6 @@ import "C"
 import (
 	"math"
 	"sync"
-	"unsafe"
 )
 
 // SDPAFlags are options of a problem, or'ed together.
@@ -310,13 +309,14 @@ var frames = sync.Pool{New: func() any {
 	return f
 }}
 
-// set fills the C struct from a view; the error of a wrong view gets the argument's name.
-func set(c *C.attn_tensor, t *Tensor, name string) error {
+// set fills the C struct from a view that the plan's device can reach; the error of a wrong view gets
+// the argument's name.
+func (p *plan) set(c *C.attn_tensor, t *Tensor, name string) error {
 	if t.err != nil {
 		return named(t.err, name)
 	}
 	t.to(c)
-	return nil
+	return p.reach(t.place, name)
 }
 
 func named(err error, name string) error {
@@ -328,7 +328,7 @@ func named(err error, name string) error {
 	}
 }
 
-func (a *SDPAArgs) to(c *C.attn_sdpa_args) error {
+func (a *SDPAArgs) to(c *C.attn_sdpa_args, p *plan) error {
 	batch := a.Batch
 	if a.CuSeqlensQ.length > 0 {
 		batch = int64(a.CuSeqlensQ.length) - 1
@@ -354,6 +354,15 @@ func (a *SDPAArgs) to(c *C.attn_sdpa_args) error {
 			return invalid(array.name, "%s has %d entries; with %d sequences it must have %d",
 				array.name, given, batch, array.length)
 		}
+		if err := p.reach(array.array.place, array.name); err != nil {
+			return err
+		}
+	}
+	if err := p.reach(a.KVPageIndices.place, "args.kv_page_indices"); err != nil {
+		return err
+	}
+	if err := p.reach(a.RNGState.place, "args.rng_state"); err != nil {
+		return err
 	}
 	if indptr := a.KVPageIndptr.slice; len(indptr) > 0 && a.KVPageIndices.length >= 0 {
 		good := indptr[0] == 0 && int(indptr[batch]) <= a.KVPageIndices.length
@@ -384,14 +393,14 @@ func (a *SDPAArgs) to(c *C.attn_sdpa_args) error {
 		{&c.q_scale, &a.QScale, "args.q_scale"}, {&c.k_scale, &a.KScale, "args.k_scale"},
 		{&c.v_scale, &a.VScale, "args.v_scale"}, {&c.out_scale, &a.OutScale, "args.out_scale"},
 	} {
-		if err := set(tensor.to, tensor.from, tensor.name); err != nil {
+		if err := p.set(tensor.to, tensor.from, tensor.name); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (a *SDPABackwardArgs) to(c *C.attn_sdpa_backward_args) error {
+func (a *SDPABackwardArgs) to(c *C.attn_sdpa_backward_args, p *plan) error {
 	for _, tensor := range [...]struct {
 		to   *C.attn_tensor
 		from *Tensor
@@ -402,7 +411,7 @@ func (a *SDPABackwardArgs) to(c *C.attn_sdpa_backward_args) error {
 		{&c.dbias, &a.DBias, "args.dbias"}, {&c.dsink, &a.DSink, "args.dsink"},
 		{&c.dgate, &a.DGate, "args.dgate"},
 	} {
-		if err := set(tensor.to, tensor.from, tensor.name); err != nil {
+		if err := p.set(tensor.to, tensor.from, tensor.name); err != nil {
 			return err
 		}
 	}
@@ -474,20 +483,23 @@ func (ctx *Context) supported(desc *C.attn_sdpa_desc) error {
 // Forward computes one forward pass on the CPU; the outputs are written when it returns. With a nil
 // workspace the plan lends one.
 func (p *SDPAPlan) Forward(args *SDPAArgs, workspace *Workspace) error {
-	return p.ForwardOn(nil, args, workspace)
+	if err := p.onCPU("Forward"); err != nil {
+		return err
+	}
+	return p.ForwardOn(0, args, workspace)
 }
 
-// ForwardOn enqueues one forward pass on a stream: a CUstream or hipStream_t, nil for the default
-// one. On the CPU the stream must be nil. On a GPU all memory must be the device's, and stay
-// untouched until the stream has done the work.
-func (p *SDPAPlan) ForwardOn(stream unsafe.Pointer, args *SDPAArgs, workspace *Workspace) error {
+// ForwardOn enqueues one forward pass on a stream and does not wait for it. All memory must be the
+// device's: see FromDevice. It must stay untouched until the stream has done the work. On the CPU the
+// stream must be 0.
+func (p *SDPAPlan) ForwardOn(stream Stream, args *SDPAArgs, workspace *Workspace) error {
 	return p.forward(stream, args, workspace, nil)
 }
 
-func (p *plan) forward(stream unsafe.Pointer, a *SDPAArgs, workspace *Workspace, tuned **C.attn_plan) error {
+func (p *plan) forward(stream Stream, a *SDPAArgs, workspace *Workspace, tuned **C.attn_plan) error {
 	f := frames.Get().(*frame)
 	defer frames.Put(f)
-	if err := a.to(&f.args); err != nil {
+	if err := a.to(&f.args, p); err != nil {
 		return err
 	}
 	workspace, giveBack, err := p.borrow(workspace)
@@ -507,28 +519,31 @@ func (p *plan) forward(stream unsafe.Pointer, a *SDPAArgs, workspace *Workspace,
 		a.BlockTable.data, a.Mask.data, a.TailMask.data, a.QSegmentIDs.data, a.KVSegmentIDs.data,
 		a.Bias.data, a.AlibiSlopes.data, a.Sink.data, a.Gate.data,
 		a.BlockCounts.data, a.BlockIndices.data, a.QScale.data, a.KScale.data, a.VScale.data, a.OutScale.data,
-		workspace.data, C.size_t(workspace.bytes), stream, tuned, &f.record), &f.record)
+		workspace.data, C.size_t(workspace.bytes), C.uintptr_t(stream), tuned, &f.record), &f.record)
 }
 
 // Backward computes one backward pass on the CPU; the gradients are written when it returns. With a
 // nil workspace the plan lends one.
 func (p *SDPABackwardPlan) Backward(args *SDPABackwardArgs, workspace *Workspace) error {
-	return p.BackwardOn(nil, args, workspace)
+	if err := p.onCPU("Backward"); err != nil {
+		return err
+	}
+	return p.BackwardOn(0, args, workspace)
 }
 
 // BackwardOn enqueues one backward pass on a stream: see SDPAPlan.ForwardOn.
-func (p *SDPABackwardPlan) BackwardOn(stream unsafe.Pointer, args *SDPABackwardArgs, workspace *Workspace) error {
+func (p *SDPABackwardPlan) BackwardOn(stream Stream, args *SDPABackwardArgs, workspace *Workspace) error {
 	return p.backward(stream, args, workspace, nil)
 }
 
-func (p *plan) backward(stream unsafe.Pointer, args *SDPABackwardArgs, workspace *Workspace, tuned **C.attn_plan) error {
+func (p *plan) backward(stream Stream, args *SDPABackwardArgs, workspace *Workspace, tuned **C.attn_plan) error {
 	f := frames.Get().(*frame)
 	defer frames.Put(f)
 	a := &args.Forward
-	if err := a.to(&f.args); err != nil {
+	if err := a.to(&f.args, p); err != nil {
 		return err
 	}
-	if err := args.to(&f.grads); err != nil {
+	if err := args.to(&f.grads, p); err != nil {
 		return err
 	}
 	workspace, giveBack, err := p.borrow(workspace)
@@ -550,13 +565,22 @@ func (p *plan) backward(stream unsafe.Pointer, args *SDPABackwardArgs, workspace
 		a.BlockCounts.data, a.BlockIndices.data, a.QScale.data, a.KScale.data, a.VScale.data, a.OutScale.data,
 		args.DOut.data, args.DLSE.data, args.DQ.data, args.DK.data, args.DV.data, args.DBias.data,
 		args.DSink.data, args.DGate.data,
-		workspace.data, C.size_t(workspace.bytes), stream, tuned, &f.record), &f.record)
+		workspace.data, C.size_t(workspace.bytes), C.uintptr_t(stream), tuned, &f.record), &f.record)
 }
 
 // Tune times every implementation on these tensors, on the CPU, and gives a new plan with the
 // fastest. The outputs hold a right result afterwards. workspace comes from NewTuneWorkspace.
 func (p *SDPAPlan) Tune(args *SDPAArgs, workspace *Workspace) (*SDPAPlan, error) {
-	tuned, err := p.tune(func(c **C.attn_plan) error { return p.forward(nil, args, workspace, c) })
+	if err := p.onCPU("Tune"); err != nil {
+		return nil, err
+	}
+	return p.TuneOn(0, args, workspace)
+}
+
+// TuneOn is Tune on a stream, for which it waits. On a GPU, workspace is PlanInfo.TuneWorkspaceBytes
+// of the device's memory.
+func (p *SDPAPlan) TuneOn(stream Stream, args *SDPAArgs, workspace *Workspace) (*SDPAPlan, error) {
+	tuned, err := p.tune(func(c **C.attn_plan) error { return p.forward(stream, args, workspace, c) })
 	if err != nil {
 		return nil, err
 	}
@@ -565,7 +589,15 @@ func (p *SDPAPlan) Tune(args *SDPAArgs, workspace *Workspace) (*SDPAPlan, error)
 
 // Tune times every implementation: see SDPAPlan.Tune.
 func (p *SDPABackwardPlan) Tune(args *SDPABackwardArgs, workspace *Workspace) (*SDPABackwardPlan, error) {
-	tuned, err := p.tune(func(c **C.attn_plan) error { return p.backward(nil, args, workspace, c) })
+	if err := p.onCPU("Tune"); err != nil {
+		return nil, err
+	}
+	return p.TuneOn(0, args, workspace)
+}
+
+// TuneOn is Tune on a stream: see SDPAPlan.TuneOn.
+func (p *SDPABackwardPlan) TuneOn(stream Stream, args *SDPABackwardArgs, workspace *Workspace) (*SDPABackwardPlan, error) {
+	tuned, err := p.tune(func(c **C.attn_plan) error { return p.backward(stream, args, workspace, c) })
 	if err != nil {
 		return nil, err
 	}

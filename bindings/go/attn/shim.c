@@ -49,19 +49,20 @@ int32_t attn_go_context_create(const attn_context_desc *desc, uintptr_t log_hand
 
 int32_t attn_go_sdpa_forward(const attn_plan *plan, const attn_sdpa_args *args,
                              ATTN_GO_SDPA_POINTERS, void *workspace, size_t workspace_bytes,
-                             void *stream, attn_plan **tuned, attn_error *error) {
+                             uintptr_t stream, attn_plan **tuned, attn_error *error) {
   attn_sdpa_args full = *args;
   SET_SDPA_POINTERS(full);
   if (tuned != NULL) {
-    return attn_sdpa_plan_tune(plan, &full, NULL, workspace, workspace_bytes, stream, tuned, error);
+    return attn_sdpa_plan_tune(plan, &full, NULL, workspace, workspace_bytes, (void *)stream, tuned,
+                               error);
   }
-  return attn_sdpa_forward(plan, &full, workspace, workspace_bytes, stream, error);
+  return attn_sdpa_forward(plan, &full, workspace, workspace_bytes, (void *)stream, error);
 }
 
 int32_t attn_go_sdpa_backward(const attn_plan *plan, const attn_sdpa_args *args,
                               const attn_sdpa_backward_args *grads, ATTN_GO_SDPA_POINTERS,
                               ATTN_GO_GRAD_POINTERS, void *workspace, size_t workspace_bytes,
-                              void *stream, attn_plan **tuned, attn_error *error) {
+                              uintptr_t stream, attn_plan **tuned, attn_error *error) {
   attn_sdpa_args full = *args;
   attn_sdpa_backward_args full_grads = *grads;
   SET_SDPA_POINTERS(full);
@@ -75,16 +76,16 @@ int32_t attn_go_sdpa_backward(const attn_plan *plan, const attn_sdpa_args *args,
   full_grads.dsink.data = dsink;
   full_grads.dgate.data = dgate;
   if (tuned != NULL) {
-    return attn_sdpa_plan_tune(plan, NULL, &full_grads, workspace, workspace_bytes, stream, tuned,
-                               error);
+    return attn_sdpa_plan_tune(plan, NULL, &full_grads, workspace, workspace_bytes, (void *)stream,
+                               tuned, error);
   }
-  return attn_sdpa_backward(plan, &full_grads, workspace, workspace_bytes, stream, error);
+  return attn_sdpa_backward(plan, &full_grads, workspace, workspace_bytes, (void *)stream, error);
 }
 
 int32_t attn_go_merge(const attn_plan *plan, const attn_merge_args *args, void *partial,
                       void *partial_lse, void *other, void *other_lse, void *row_mask, void *sink,
                       void *out, void *out_lse, void *workspace, size_t workspace_bytes,
-                      void *stream, attn_error *error) {
+                      uintptr_t stream, attn_error *error) {
   attn_merge_args full = *args;
   full.partial.data = partial;
   full.partial_lse.data = partial_lse;
@@ -94,5 +95,5 @@ int32_t attn_go_merge(const attn_plan *plan, const attn_merge_args *args, void *
   full.sink.data = sink;
   full.out.data = out;
   full.out_lse.data = out_lse;
-  return attn_merge(plan, &full, workspace, workspace_bytes, stream, error);
+  return attn_merge(plan, &full, workspace, workspace_bytes, (void *)stream, error);
 }

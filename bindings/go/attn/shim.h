@@ -2,7 +2,8 @@
  *
  * cgo forbids passing Go memory that holds Go pointers, so the structs come with all data pointers
  * NULL and each pointer comes as an argument of its own; the shim copies the struct to the C stack
- * and sets the pointers there. */
+ * and sets the pointers there. Streams are numbers: small ones have a meaning to CUDA, but Go takes
+ * no small number for a pointer. */
 #ifndef ATTN_GO_SHIM_H
 #define ATTN_GO_SHIM_H
 
@@ -28,16 +29,16 @@ int32_t attn_go_context_create(const attn_context_desc *desc, uintptr_t log_hand
 /* tuned != NULL: attn_sdpa_plan_tune instead of executing. */
 int32_t attn_go_sdpa_forward(const attn_plan *plan, const attn_sdpa_args *args,
                              ATTN_GO_SDPA_POINTERS, void *workspace, size_t workspace_bytes,
-                             void *stream, attn_plan **tuned, attn_error *error);
+                             uintptr_t stream, attn_plan **tuned, attn_error *error);
 
 int32_t attn_go_sdpa_backward(const attn_plan *plan, const attn_sdpa_args *args,
                               const attn_sdpa_backward_args *grads, ATTN_GO_SDPA_POINTERS,
                               ATTN_GO_GRAD_POINTERS, void *workspace, size_t workspace_bytes,
-                              void *stream, attn_plan **tuned, attn_error *error);
+                              uintptr_t stream, attn_plan **tuned, attn_error *error);
 
 int32_t attn_go_merge(const attn_plan *plan, const attn_merge_args *args, void *partial,
                       void *partial_lse, void *other, void *other_lse, void *row_mask, void *sink,
                       void *out, void *out_lse, void *workspace, size_t workspace_bytes,
-                      void *stream, attn_error *error);
+                      uintptr_t stream, attn_error *error);
 
 #endif /* ATTN_GO_SHIM_H */

@@ -21,6 +21,7 @@ type Tensor struct {
 	rank   int
 	shape  [MaxRank]int64
 	stride [MaxRank]int64
+	place  place
 	err    error
 }
 
@@ -46,8 +47,8 @@ func Strided[T Element](data []T, offset int, shape, strides []int) Tensor {
 	return strided(pointer(data), len(data), dtypeOf[T](), offset, shape, strides)
 }
 
-// FromPointer is a view of memory that Go does not know, such as a GPU's or C's. Nothing about it is
-// checked.
+// FromPointer is a view of memory that Go does not know, such as C's. Nothing about it is checked. For
+// a GPU's, see FromDevice.
 func FromPointer(data unsafe.Pointer, dtype DType, shape, strides []int) Tensor {
 	t := described(dtype, shape, strides)
 	t.data = data
@@ -154,6 +155,7 @@ func strided(data unsafe.Pointer, length int, dtype DType, offset int, shape, st
 			"the view of shape %v and strides %v from element %d reaches beyond the slice of %d elements",
 			shape, strides, offset, length)}
 	}
+	t.place = inGo
 	// Types below a byte have offset 0: only contiguous makes them.
 	t.data = unsafe.Add(data, offset*dtype.Bits()/8)
 	return t
@@ -175,24 +177,27 @@ type Int32s struct {
 	data   unsafe.Pointer
 	length int // -1: not known
 	slice  []int32
+	place  place
 }
 
 // OfInt32s is the whole slice.
 func OfInt32s(data []int32) Int32s {
-	return Int32s{data: pointer(data), length: len(data), slice: data}
+	return Int32s{data: pointer(data), length: len(data), slice: data, place: inGo}
 }
 
-// Int32sFromPointer is memory that Go does not know, such as a GPU's. Its length is the caller's
-// word.
+// Int32sFromPointer is memory that Go does not know, such as C's. Its length is the caller's word.
 func Int32sFromPointer(data unsafe.Pointer) Int32s { return Int32s{data: data, length: -1} }
 
 // RNGState is the seed and the offset of dropout. The zero value is "none".
-type RNGState struct{ data unsafe.Pointer }
+type RNGState struct {
+	data  unsafe.Pointer
+	place place
+}
 
 // NewRNGState keeps seed and offset in host memory.
 func NewRNGState(seed, offset uint64) RNGState {
-	return RNGState{unsafe.Pointer(&[2]uint64{seed, offset})}
+	return RNGState{unsafe.Pointer(&[2]uint64{seed, offset}), inGo}
 }
 
 // RNGStateFromPointer is two uint64 in memory that Go does not know.
-func RNGStateFromPointer(data unsafe.Pointer) RNGState { return RNGState{data} }
+func RNGStateFromPointer(data unsafe.Pointer) RNGState { return RNGState{data: data} }
