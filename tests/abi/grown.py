@@ -64,7 +64,7 @@ def main() -> int:
             if n == 0:
                 sys.exit(f"grown: found no sizes to forget in {path.relative_to(tree)}")
             path.write_text(text)
-        gate.must([meson, "setup", build, tree, "-Dtests=false", "-Dwerror=false",
+        gate.must([meson, "setup", build, tree, "-Dtests=false", "-Dcuda=disabled", "-Dwerror=false",
                    "-Dwarning_level=0", "-Dbuildtype=plain", "-Ddebug=false", "-Doptimization=0",
                    "-Dcpp_args=-DHWY_COMPILE_ONLY_STATIC", f"-Dpython={sys.executable}"])
         ninja = beside.with_name("ninja")

@@ -28,6 +28,7 @@ DRIVERS = re.compile(r"cuda|nvrtc|cublas|cudnn|nccl|hip/|hip_|rocm|amd_|hsa/|lev
 C_HEADERS = {"stddef.h", "stdint.h"}
 LIBRARIES = re.compile(r"hwy/")  # third-party headers that are customarily included with quotes
 GENERATED = {"attn_build.h"}  # written into the build folder
+TABLE = "_table.inc"  # so are these
 
 
 def layer(path: pathlib.PurePosixPath) -> str:
@@ -64,6 +65,8 @@ def may_include(source: pathlib.PurePosixPath, target: pathlib.PurePosixPath) ->
 
 def resolve(root: pathlib.Path, source: pathlib.Path, name: str) -> Optional[pathlib.PurePosixPath]:
     """Where an include leads within the tree; None if it leads out of it."""
+    if name.endswith(TABLE):  # generated from a table of kernels, which stands for it
+        name = name.removesuffix(TABLE) + ".toml"
     for folder in (source.parent, root / "src", root / "include", root):
         candidate = (folder / name).resolve()
         if candidate.is_file() and candidate.is_relative_to(root):

@@ -18,6 +18,7 @@ def wheel(tmp_path_factory):
     bin_folder = pathlib.Path(sys.executable).parent  # meson and ninja
     env = dict(os.environ, PATH=f"{bin_folder}{os.pathsep}{os.environ['PATH']}")
     env.pop("PYTHONPATH", None)
+    env.setdefault("ATTN_CUDA_CACHE", str(ROOT / "build" / "cuda-cache"))
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--quiet",
          "--config-settings", f"build-dir={ROOT / 'build' / 'wheel'}", "--wheel-dir", folder, ROOT],
