@@ -58,9 +58,12 @@ def prepare(*what):
 
 
 def lacks(path, options):
-    """Those of `options` that the build folder was not configured with."""
+    """Those of `options` that the build folder was not configured with; None if it is of a time
+    when one of them did not exist."""
     listed = json.loads((path / "meson-info/intro-buildoptions.json").read_text())
     values = {option["name"]: str(option["value"]).lower() for option in listed}
+    if not all(o[2:].split("=")[0] in values for o in options):
+        return None
     return [o for o in options if values[o[2:].split("=")[0]] != o.split("=")[1]]
 
 
@@ -76,9 +79,14 @@ def build(directory="build/release", *options, targets=(), env=None):
     if not (path / "build.ninja").exists():
         run(f"configuring {directory}",
             [*meson, "setup", path, ROOT, f"-Dpython={sys.executable}", *options], env=env)
-    elif "-Dtests=false" not in options and (missing := lacks(path, wanted)):
-        # The demo was here first, and needs no tests and no CUDA: nor what they need installed.
-        run(f"adding to {directory}: {' '.join(missing)}", [*meson, "configure", path, *missing])
+    elif "-Dtests=false" not in options:
+        if lacks(path, wanted) is None:
+            run(f"configuring {directory} anew", [*meson, "setup", "--reconfigure", path, ROOT],
+                env=env)
+        if missing := lacks(path, wanted):
+            # The demo was here first, and needs no tests and no CUDA: nor what they need installed.
+            run(f"adding to {directory}: {' '.join(missing)}",
+                [*meson, "setup", "--reconfigure", path, ROOT, *missing], env=env)
     run(f"building {directory}", ["ninja", "-C", path, *targets], env=env)
     return path
 
