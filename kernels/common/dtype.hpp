@@ -266,7 +266,7 @@ ATTN_HD inline void with_codec(int32_t dtype, const Fn &fn) {
 }
 
 // An element of any data or scale dtype.
-ATTN_HD inline double load_scalar(const void *data, int32_t dtype, int64_t offset) {
+ATTN_HD ATTN_NOINLINE inline double load_scalar(const void *data, int32_t dtype, int64_t offset) {
   if (dtype == ATTN_DTYPE_FP8_E8M0) return Codec<ATTN_DTYPE_FP8_E8M0>::load(data, offset);
   double value = 0;
   with_codec(dtype, [&](auto codec) { value = codec.load(data, offset); });

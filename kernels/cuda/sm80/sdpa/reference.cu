@@ -67,6 +67,7 @@ ATTN_HD inline void load_query(const ScaledView &q, TokenPlace place, int64_t he
   const int64_t at = q.values.offset(place, head);
   const int64_t scale = q.scaled != 0 ? q.scales.offset(place, head) : 0;
   with_codec(q.values.dtype, [&](auto codec) {
+#pragma unroll 1
     for (int d = lane; d < n; d += 32) {
       float x = static_cast<float>(codec.load(q.values.data, at + d * q.values.dim));
       if (q.scaled != 0) x *= scale_at(q, scale, d);
@@ -91,6 +92,7 @@ ATTN_HD inline void partial_dots(const ScaledView &k, const WarpMemory &w, int f
   }
   const int n = static_cast<int>(k.n);
   with_codec(k.values.dtype, [&](auto codec) {
+#pragma unroll(kScaleByBlock ? 1 : 2)
     for (int d = lane; d < n; d += 32) {
       const float q = w.q[d];
       const int64_t step = d * k.values.dim;
@@ -109,9 +111,10 @@ ATTN_HD inline void add_values(const ScaledView &v, const WarpMemory &w, int cou
                                float correction, int lane) {
   const int n = static_cast<int>(v.n);
   with_codec(v.values.dtype, [&](auto codec) {
+#pragma unroll 1
     for (int first = lane; first < n; first += 128) {
       float sums[4] = {0, 0, 0, 0};
-#pragma unroll 4
+#pragma unroll(kScaleByBlock ? 1 : 4)
       for (int key = 0; key < count; key++) {
         const float weight = w.weight[key];
         const int64_t at = w.v_at[key];
@@ -138,11 +141,13 @@ ATTN_HD inline void add_values(const ScaledView &v, const WarpMemory &w, int cou
 template <class Fn>
 ATTN_HD inline void for_stored(int32_t dtype, int n, int lane, const Fn &fn) {
   if (dtype == ATTN_DTYPE_INT4 || dtype == ATTN_DTYPE_FP4_E2M1) {
+#pragma unroll 1
     for (int d = 2 * lane; d < n; d += 64) {
       fn(d);
       if (d + 1 < n) fn(d + 1);
     }
   } else {
+#pragma unroll 1
     for (int d = lane; d < n; d += 32) fn(d);
   }
 }
@@ -484,7 +489,7 @@ __device__ inline int64_t sequence_of(const int32_t *cu_seqlens, int64_t batch, 
 }  // namespace
 }  // namespace attn::cuda
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     ATTN_ENTRY(const __grid_constant__ attn::cuda::SdpaReferenceParams p) {
   using namespace attn;
   using namespace attn::cuda;
