@@ -224,6 +224,11 @@ impl Context {
         Context::builder().backend(Backend::CPU).build()
     }
 
+    /// An NVIDIA GPU, by its number.
+    pub fn cuda(device_index: i32) -> Result<Context> {
+        Context::builder().backend(Backend::CUDA).device_index(device_index).build()
+    }
+
     /// The device, with the thread count that it resolved to.
     pub fn device(&self) -> Result<DeviceInfo> {
         self.inner.query()

@@ -34,6 +34,14 @@
 //! reference to the same object). Concurrent executes need only a [`Workspace`] and outputs of
 //! their own, which the borrow checker sees to.
 //!
+//! # GPUs
+//!
+//! A context of [`Backend::CUDA`] works in its device's memory, which the caller allocates with any
+//! CUDA crate: [`Tensor::from_device`], [`Int32s::from_device`] and [`Workspace::from_device`] take
+//! addresses, and [`SdpaPlan::forward_on`] and its like enqueue the work on a [`Stream`] without
+//! waiting for it. All of these are `unsafe`: that the memory is there, and stays until the work is
+//! done, is the caller's word.
+//!
 //! # Errors
 //!
 //! Every fallible call returns [`Error`], with the [`Status`], the field at fault
@@ -47,6 +55,7 @@
 #![deny(missing_docs)]
 
 mod context;
+mod device;
 mod dtype;
 mod error;
 mod library;
@@ -60,6 +69,7 @@ pub use attn_sys as sys;
 pub use context::{
     device_count, device_info, Backend, Context, ContextBuilder, DeviceInfo, LogLevel,
 };
+pub use device::{Int32s, Stream};
 pub use dtype::{DType, Element};
 pub use error::{Error, Result, Status};
 pub use half;

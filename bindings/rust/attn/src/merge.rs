@@ -2,9 +2,8 @@
 
 use crate::error::check;
 use crate::{
-    sys, Context, DType, LseBase, Plan, PlanOptions, Result, Tensor, TensorMut, Workspace,
+    sys, Context, DType, LseBase, Plan, PlanOptions, Result, Stream, Tensor, TensorMut, Workspace,
 };
-use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::Deref;
 
@@ -182,7 +181,7 @@ impl MergePlan {
     pub fn merge(&self, args: &mut MergeArgs<'_>, workspace: &mut Workspace) -> Result<()> {
         self.host_only("merge")?;
         // SAFETY: the views lie within slices borrowed by args, outputs mutably.
-        unsafe { self.merge_on(args, workspace, std::ptr::null_mut()) }
+        unsafe { self.merge_on(args, workspace, Stream::DEFAULT) }
     }
 
     /// Enqueues a merge on a stream.
@@ -194,11 +193,11 @@ impl MergePlan {
         &self,
         args: &mut MergeArgs<'_>,
         workspace: &mut Workspace,
-        stream: *mut c_void,
+        stream: Stream,
     ) -> Result<()> {
         let (data, bytes) = (workspace.as_ptr(), workspace.bytes());
         check(|error| unsafe {
-            sys::attn_merge(self.as_ptr(), &args.raw, data, bytes, stream, error)
+            sys::attn_merge(self.as_ptr(), &args.raw, data, bytes, stream.as_ptr(), error)
         })
     }
 }

@@ -254,7 +254,17 @@ impl Workspace {
         Ok(Workspace { data: data.cast(), bytes, layout: Some(layout) })
     }
 
-    /// Memory that the caller owns, such as a GPU's.
+    /// Memory of a GPU, at an address as its driver gives it, aligned as
+    /// [`PlanInfo::workspace_alignment`] says.
+    ///
+    /// # Safety
+    ///
+    /// As [`Workspace::from_raw`]; for a pass that is enqueued on a stream, until it is done.
+    pub unsafe fn from_device(address: u64, bytes: usize) -> Workspace {
+        Workspace { data: address as usize as *mut c_void, bytes, layout: None }
+    }
+
+    /// Memory that the caller owns.
     ///
     /// # Safety
     ///

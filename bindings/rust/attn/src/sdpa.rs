@@ -1,9 +1,8 @@
 //! Scaled dot-product attention: the problem and its plans.
 
 use crate::error::check;
-use crate::{sys, Context, DType, Plan, PlanOptions, Result, Workspace};
+use crate::{sys, Context, DType, Plan, PlanOptions, Result, Stream, Workspace};
 use crate::{SdpaArgs, SdpaBackwardArgs};
-use std::ffi::c_void;
 use std::ops::Deref;
 
 /// Integer newtypes for the C enums: a number that this crate does not know stays a number.
@@ -407,7 +406,7 @@ impl SdpaPlan {
     pub fn forward(&self, args: &mut SdpaArgs<'_>, workspace: &mut Workspace) -> Result<()> {
         self.host_only("forward")?;
         // SAFETY: the views and the arrays lie within slices borrowed by args, outputs mutably.
-        unsafe { self.forward_on(args, workspace, std::ptr::null_mut()) }
+        unsafe { self.forward_on(args, workspace, Stream::DEFAULT) }
     }
 
     /// Enqueues one forward pass on a stream.
@@ -415,17 +414,17 @@ impl SdpaPlan {
     /// # Safety
     ///
     /// All memory is valid in the plan's device and stays untouched until the stream has done the
-    /// work; `stream` is a stream of that device, or NULL for the default one.
+    /// work; `stream` is a stream of that device.
     pub unsafe fn forward_on(
         &self,
         args: &mut SdpaArgs<'_>,
         workspace: &mut Workspace,
-        stream: *mut c_void,
+        stream: Stream,
     ) -> Result<()> {
         let raw = args.checked()?;
         let (data, bytes) = (workspace.as_ptr(), workspace.bytes());
         check(|error| unsafe {
-            sys::attn_sdpa_forward(self.as_ptr(), raw, data, bytes, stream, error)
+            sys::attn_sdpa_forward(self.as_ptr(), raw, data, bytes, stream.as_ptr(), error)
         })
     }
 
@@ -433,6 +432,21 @@ impl SdpaPlan {
     /// hold a right result afterwards. The workspace comes from [`Plan::tune_workspace`].
     pub fn tune(&self, args: &mut SdpaArgs<'_>, workspace: &mut Workspace) -> Result<SdpaPlan> {
         self.host_only("tune")?;
+        // SAFETY: as in `forward`.
+        unsafe { self.tune_on(args, workspace, Stream::DEFAULT) }
+    }
+
+    /// As [`SdpaPlan::tune`], on a stream, for which it waits.
+    ///
+    /// # Safety
+    ///
+    /// As [`SdpaPlan::forward_on`].
+    pub unsafe fn tune_on(
+        &self,
+        args: &mut SdpaArgs<'_>,
+        workspace: &mut Workspace,
+        stream: Stream,
+    ) -> Result<SdpaPlan> {
         let raw = args.checked()?;
         let plan = Plan::create(self.context(), |tuned, error| unsafe {
             sys::attn_sdpa_plan_tune(
@@ -441,7 +455,7 @@ impl SdpaPlan {
                 std::ptr::null(),
                 workspace.as_ptr(),
                 workspace.bytes(),
-                std::ptr::null_mut(),
+                stream.as_ptr(),
                 tuned,
                 error,
             )
@@ -472,7 +486,7 @@ impl SdpaBackwardPlan {
     ) -> Result<()> {
         self.host_only("backward")?;
         // SAFETY: the views and the arrays lie within slices borrowed by args, outputs mutably.
-        unsafe { self.backward_on(args, workspace, std::ptr::null_mut()) }
+        unsafe { self.backward_on(args, workspace, Stream::DEFAULT) }
     }
 
     /// Enqueues one backward pass on a stream.
@@ -484,12 +498,12 @@ impl SdpaBackwardPlan {
         &self,
         args: &mut SdpaBackwardArgs<'_>,
         workspace: &mut Workspace,
-        stream: *mut c_void,
+        stream: Stream,
     ) -> Result<()> {
         let (data, bytes) = (workspace.as_ptr(), workspace.bytes());
         args.with_c(|raw| {
             check(|error| unsafe {
-                sys::attn_sdpa_backward(self.as_ptr(), raw, data, bytes, stream, error)
+                sys::attn_sdpa_backward(self.as_ptr(), raw, data, bytes, stream.as_ptr(), error)
             })
         })
     }
@@ -502,6 +516,21 @@ impl SdpaBackwardPlan {
         workspace: &mut Workspace,
     ) -> Result<SdpaBackwardPlan> {
         self.host_only("tune")?;
+        // SAFETY: as in `backward`.
+        unsafe { self.tune_on(args, workspace, Stream::DEFAULT) }
+    }
+
+    /// As [`SdpaBackwardPlan::tune`], on a stream, for which it waits.
+    ///
+    /// # Safety
+    ///
+    /// As [`SdpaPlan::forward_on`].
+    pub unsafe fn tune_on(
+        &self,
+        args: &mut SdpaBackwardArgs<'_>,
+        workspace: &mut Workspace,
+        stream: Stream,
+    ) -> Result<SdpaBackwardPlan> {
         let plan = args.with_c(|raw| {
             Plan::create(self.context(), |tuned, error| unsafe {
                 sys::attn_sdpa_plan_tune(
@@ -510,7 +539,7 @@ impl SdpaBackwardPlan {
                     raw,
                     workspace.as_ptr(),
                     workspace.bytes(),
-                    std::ptr::null_mut(),
+                    stream.as_ptr(),
                     tuned,
                     error,
                 )

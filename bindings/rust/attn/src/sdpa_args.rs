@@ -1,18 +1,18 @@
 //! The tensors of one forward or backward pass.
 
-use crate::{sys, Error, Result, Tensor, TensorMut};
+use crate::{sys, Error, Int32s, Result, Tensor, TensorMut};
 use std::marker::PhantomData;
 
 /// The lengths of the arrays that the library takes as bare pointers.
 #[derive(Debug, Clone, Copy, Default)]
 struct Arrays<'a> {
-    cu_seqlens_q: Option<&'a [i32]>,
-    cu_seqlens_k: Option<&'a [i32]>,
-    seqused_q: Option<&'a [i32]>,
-    seqused_k: Option<&'a [i32]>,
-    kv_page_indptr: Option<&'a [i32]>,
-    kv_page_indices: Option<&'a [i32]>,
-    kv_last_page_len: Option<&'a [i32]>,
+    cu_seqlens_q: Option<Int32s<'a>>,
+    cu_seqlens_k: Option<Int32s<'a>>,
+    seqused_q: Option<Int32s<'a>>,
+    seqused_k: Option<Int32s<'a>>,
+    kv_page_indptr: Option<Int32s<'a>>,
+    kv_page_indices: Option<Int32s<'a>>,
+    kv_last_page_len: Option<Int32s<'a>>,
 }
 
 impl Arrays<'_> {
@@ -50,7 +50,10 @@ impl Arrays<'_> {
                 format!("args.batch is {}; cu_seqlens_q has {batch} sequences", raw.batch);
             return Err(Error::invalid("args.batch", message));
         }
-        let Some(indptr) = self.kv_page_indptr else { return Ok(()) };
+        // What a GPU has is not read here.
+        let Some(indptr) = self.kv_page_indptr.and_then(|array| array.slice()) else {
+            return Ok(());
+        };
         let pages = self.kv_page_indices.map_or(0, |array| array.len());
         let rises = indptr.windows(2).all(|pair| pair[0] <= pair[1]);
         if !rises || indptr[0] != 0 || indptr[batch] as usize > pages {
@@ -71,7 +74,8 @@ impl Arrays<'_> {
 macro_rules! arrays {
     ($($(#[$doc:meta])* $name:ident,)*) => {$(
         $(#[$doc])*
-        pub fn $name(mut self, array: &'a [i32]) -> Self {
+        pub fn $name(mut self, array: impl Into<Int32s<'a>>) -> Self {
+            let array = array.into();
             self.forward.$name = array.as_ptr();
             self.arrays.$name = Some(array);
             self
@@ -94,7 +98,8 @@ macro_rules! tensors {
 macro_rules! inputs {
     () => {
         /// Ragged q: sequence b has the tokens `cu_seqlens[b] .. cu_seqlens[b + 1]`.
-        pub fn cu_seqlens_q(mut self, array: &'a [i32]) -> Self {
+        pub fn cu_seqlens_q(mut self, array: impl Into<Int32s<'a>>) -> Self {
+            let array = array.into();
             self.forward.batch = array.len() as i64 - 1;
             self.forward.cu_seqlens_q = array.as_ptr();
             self.arrays.cu_seqlens_q = Some(array);
@@ -119,6 +124,16 @@ macro_rules! inputs {
         /// Dropout: seed and offset.
         pub fn rng_state(mut self, state: &'a [u64; 2]) -> Self {
             self.forward.rng_state = state.as_ptr();
+            self
+        }
+
+        /// Dropout: seed and offset, two u64 at an address in a GPU's memory.
+        ///
+        /// # Safety
+        ///
+        /// The memory is valid in the plan's device for reads for `'a`.
+        pub unsafe fn rng_state_from_device(mut self, address: u64) -> Self {
+            self.forward.rng_state = address as usize as *const u64;
             self
         }
 
@@ -201,7 +216,7 @@ impl<'a> SdpaArgs<'a> {
 
     inputs!();
 
-    /// The C struct, to set what has no setter here: pointers into a GPU's memory.
+    /// The C struct, to set what has no setter here.
     ///
     /// # Safety
     ///

@@ -52,7 +52,38 @@ impl<'a> Tensor<'a> {
         Ok(Tensor { raw, memory: PhantomData })
     }
 
-    /// A view of memory that Rust does not know, such as a GPU's.
+    /// A contiguous row-major view of a GPU's memory, at an address as its driver gives it (a
+    /// CUdeviceptr).
+    ///
+    /// # Safety
+    ///
+    /// The memory is valid in the device of the plans it is used with, for reads for `'a`; for a
+    /// pass that is enqueued on a stream, until it is done.
+    pub unsafe fn from_device(
+        address: u64,
+        dtype: DType,
+        shape: impl AsRef<[usize]>,
+    ) -> Result<Self> {
+        let raw = on_device(address, dtype, shape.as_ref(), None)?;
+        Ok(Tensor { raw, memory: PhantomData })
+    }
+
+    /// As [`Tensor::from_device`], with strides in elements; element 0 is at the address.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tensor::from_device`].
+    pub unsafe fn from_device_strided(
+        address: u64,
+        dtype: DType,
+        shape: impl AsRef<[usize]>,
+        strides: impl AsRef<[isize]>,
+    ) -> Result<Self> {
+        let raw = on_device(address, dtype, shape.as_ref(), Some(strides.as_ref()))?;
+        Ok(Tensor { raw, memory: PhantomData })
+    }
+
+    /// A view of memory that Rust does not know.
     ///
     /// # Safety
     ///
@@ -113,7 +144,37 @@ impl<'a> TensorMut<'a> {
         Ok(TensorMut { raw, memory: PhantomData })
     }
 
-    /// A view of memory that Rust does not know, such as a GPU's.
+    /// A contiguous row-major view of a GPU's memory: see [`Tensor::from_device`].
+    ///
+    /// # Safety
+    ///
+    /// The memory is valid in the device of the plans it is used with, for writes for `'a`, and
+    /// nothing else uses it; for a pass that is enqueued on a stream, until it is done.
+    pub unsafe fn from_device(
+        address: u64,
+        dtype: DType,
+        shape: impl AsRef<[usize]>,
+    ) -> Result<Self> {
+        let raw = on_device(address, dtype, shape.as_ref(), None)?;
+        Ok(TensorMut { raw, memory: PhantomData })
+    }
+
+    /// As [`TensorMut::from_device`], with strides in elements; element 0 is at the address.
+    ///
+    /// # Safety
+    ///
+    /// As [`TensorMut::from_device`]; and no two elements are the same.
+    pub unsafe fn from_device_strided(
+        address: u64,
+        dtype: DType,
+        shape: impl AsRef<[usize]>,
+        strides: impl AsRef<[isize]>,
+    ) -> Result<Self> {
+        let raw = on_device(address, dtype, shape.as_ref(), Some(strides.as_ref()))?;
+        Ok(TensorMut { raw, memory: PhantomData })
+    }
+
+    /// A view of memory that Rust does not know.
     ///
     /// # Safety
     ///
@@ -164,22 +225,37 @@ fn contiguous(
             format!("the shape {shape:?} does not hold the slice's {length} elements"),
         ));
     }
+    let strides = row_major(shape);
+    let strides = &strides[..shape.len().min(sys::ATTN_MAX_RANK)];
+    strided(Memory { data, length, dtype }, 0, shape, strides)
+}
+
+fn row_major(shape: &[usize]) -> [isize; sys::ATTN_MAX_RANK] {
     let mut strides = [1isize; sys::ATTN_MAX_RANK];
     for i in (1..shape.len().min(sys::ATTN_MAX_RANK)).rev() {
         // Extents of 0 count as 1, so that the strides of an empty tensor are distinct; a product
         // that overflows can only belong to one, and its strides are never used.
         strides[i - 1] = strides[i].saturating_mul(shape[i].max(1) as isize);
     }
-    let strides = &strides[..shape.len().min(sys::ATTN_MAX_RANK)];
-    strided(Memory { data, length, dtype }, 0, shape, strides)
+    strides
 }
 
-fn strided(
-    memory: Memory,
-    offset: usize,
+/// A view of memory whose extent is not known here.
+fn on_device(
+    address: u64,
+    dtype: DType,
     shape: &[usize],
-    strides: &[isize],
+    strides: Option<&[isize]>,
 ) -> Result<sys::attn_tensor> {
+    let own = row_major(shape);
+    let strides = strides.unwrap_or(&own[..shape.len().min(sys::ATTN_MAX_RANK)]);
+    let mut raw = described(dtype, shape, strides)?;
+    raw.data = address as usize as *mut c_void;
+    Ok(raw)
+}
+
+/// A view without memory.
+fn described(dtype: DType, shape: &[usize], strides: &[isize]) -> Result<sys::attn_tensor> {
     let rank = shape.len();
     if rank == 0 || rank > sys::ATTN_MAX_RANK {
         return Err(Error::invalid(
@@ -194,15 +270,27 @@ fn strided(
         ));
     }
     let mut raw = sys::attn_tensor::new();
-    raw.dtype = memory.dtype.0;
+    raw.dtype = dtype.0;
     raw.rank = rank as i32;
-    // The lowest and the highest element reached, in i128: nothing overflows.
-    let (mut low, mut high) = (offset as i128, offset as i128);
     for i in 0..rank {
         raw.shape[i] = i64::try_from(shape[i]).map_err(|_| {
             Error::invalid("shape", format!("the extent {} is larger than an int64", shape[i]))
         })?;
         raw.stride[i] = strides[i] as i64;
+    }
+    Ok(raw)
+}
+
+fn strided(
+    memory: Memory,
+    offset: usize,
+    shape: &[usize],
+    strides: &[isize],
+) -> Result<sys::attn_tensor> {
+    let mut raw = described(memory.dtype, shape, strides)?;
+    // The lowest and the highest element reached, in i128: nothing overflows.
+    let (mut low, mut high) = (offset as i128, offset as i128);
+    for i in 0..shape.len() {
         let span = (shape[i] as i128 - 1) * strides[i] as i128;
         low += span.min(0);
         high += span.max(0);
@@ -279,6 +367,23 @@ mod tests {
         assert!(Tensor::strided(&data, 24, [1], [1]).is_err());
         assert!(Tensor::strided(&data, 0, [2, 3], [isize::MAX, 1]).is_err());
         assert!(Tensor::strided(&data, 0, [5, 24], [0, 1]).is_ok());
+    }
+
+    #[test]
+    fn views_of_a_device() {
+        // SAFETY: nothing reads them.
+        unsafe {
+            let address = 0x7f00_1234_5600;
+            let view = Tensor::from_device(address, DType::BF16, [2, 3, 4]).unwrap();
+            assert_eq!(view.raw.data as usize as u64, address);
+            assert_eq!((view.raw.stride[..3].to_vec(), view.raw.dtype), (vec![12, 4, 1], 3));
+            let view =
+                TensorMut::from_device_strided(address, DType::FP32, [2, 3], [1, -2]).unwrap();
+            assert_eq!(view.raw.stride[..2], [1, -2]);
+            assert_eq!(Tensor::from_device(0, DType::FP32, []).unwrap_err().field(), "rank");
+            let error = Tensor::from_device_strided(0, DType::FP32, [2], [1, 1]).unwrap_err();
+            assert_eq!(error.field(), "stride");
+        }
     }
 
     #[test]
