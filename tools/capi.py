@@ -70,8 +70,9 @@ class Library:
         lines = self.c.attn_build_info().decode().splitlines()
         return dict(line.split(": ", 1) for line in lines if ": " in line)
 
-    def context(self, num_threads: int = 0) -> Any:
-        desc = self.c.attn_context_desc(backend=self.c.ATTN_BACKEND_CPU, num_threads=num_threads)
+    def context(self, num_threads: int = 0, backend: str = "CPU") -> Any:
+        desc = self.c.attn_context_desc(backend=getattr(self.c, f"ATTN_BACKEND_{backend}"),
+                                        num_threads=num_threads)
         context = ctypes.POINTER(self.c.attn_context)()
         self.call("attn_context_create", ctypes.byref(desc), ctypes.byref(context))
         return context

@@ -39,12 +39,18 @@ def parts(library: capi.Library) -> dict[str, Callable[[], str]]:
     def example() -> str:
         return f"```c\n{(ROOT / 'examples/c/readme.c').read_text().strip()}\n```"
 
-    return {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results,
-            "gpu-bars": gpu_results}
+    found = {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results,
+             "gpu-bars": gpu_results}
+    if not matrix.has_cuda(library):
+        print("NOT RUN: the support matrix: this build has no CUDA backend to ask")
+        del found["support"]
+    return found
 
 
 def rewritten(text: str, generate: dict[str, Callable[[], str]]) -> str:
     def replace(match: re.Match[str]) -> str:
+        if match.group(2) not in generate:
+            return match.group(0)
         return f"{match.group(1)}{generate[match.group(2)]()}\n{match.group(4)}"
     return MARK.sub(replace, text)
 

@@ -1,7 +1,11 @@
-"""The support matrix: what the planner answers for one descriptor an option."""
+"""The support matrix: what the planner answers for one descriptor an option.
+
+For CUDA it is asked on the fake driver of tests/cuda, as an H100: no GPU is needed.
+"""
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 from tools.capi import AttnError, Library
@@ -28,8 +32,8 @@ ROWS: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
         ("one kv head (MQA)", {"num_kv_heads": 1}),
         ("values of another width", {"head_dim_qk": 192, "head_dim_v": 128}),
         ("head dim 256", {"head_dim_qk": 256}),
-        ("latent KV (MLA)", {"num_kv_heads": 1, "head_dim_qk": 576, "head_dim_v": 512,
-                             "flags": "LATENT_KV"}),
+        ("latent KV (MLA), bf16", {"q_dtype": "BF16", "num_kv_heads": 1, "head_dim_qk": 576,
+                                   "head_dim_v": 512, "flags": "LATENT_KV"}),
     ]),
     ("Layouts", [
         ("dense", {}),
@@ -79,9 +83,12 @@ PREFIXES = {"q_dtype": "DTYPE", "k_dtype": "DTYPE", "v_dtype": "DTYPE", "out_dty
             "q_layout": "LAYOUT", "kv_layout": "LAYOUT", "alignment": "ALIGN",
             "activation": "ACTIVATION", "split_policy": "SPLIT", "determinism": "DETERMINISM"}
 
-# Column: name, pass, queries a sequence.
-COLUMNS = [("forward", "forward", 512), ("forward, 1 query", "forward", 1),
-           ("backward", "backward", 512)]
+# Column: name, backend, pass, queries a sequence. A column in which nothing is served is left out,
+# and said.
+COLUMNS = [("CPU forward", "CPU", "forward", 512), ("1 query", "CPU", "forward", 1),
+           ("backward", "CPU", "backward", 512),
+           ("CUDA forward", "CUDA", "forward", 512), ("1 query", "CUDA", "forward", 1),
+           ("CUDA backward", "CUDA", "backward", 512)]
 
 
 def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int) -> Any:
@@ -104,40 +111,65 @@ def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int) -> Any:
     return desc
 
 
-def cell(library: Library, context: Any, desc: Any, notes: list[str]) -> str:
-    """The best implementation's last name, or the number of the note that says why not."""
+def answer(library: Library, context: Any, desc: Any) -> tuple[str, str]:
+    """The best implementation's last name, or nothing and the rule that refuses."""
     try:
         plan = library.plan(context, desc)
     except AttnError as error:
         if error.status not in ("ATTN_ERROR_UNSUPPORTED", "ATTN_ERROR_INVALID_ARGUMENT"):
             raise
-        rule = error.message.split("; ", 1)[-1]  # without the field and its value
-        if rule not in notes:
-            notes.append(rule)
-        return f"refused ({notes.index(rule) + 1})"
+        return "", error.message.split("; ", 1)[-1]  # without the field and its value
     name = library.implementations(plan)[0].rsplit("/", 1)[1]
     library.c.attn_plan_destroy(plan)
-    return name
+    return name, ""
+
+
+def has_cuda(library: Library) -> bool:
+    return library.build_info().get("cuda", "no").startswith("yes")
+
+
+def contexts(library: Library) -> dict[str, Any]:
+    """One for each backend; the fake driver is loaded first, so that it is the one found."""
+    made = {"CPU": library.context(1)}
+    if has_cuda(library):
+        ctypes.CDLL(str(library.path.parent / "tests/cuda/libcuda.so.1"))
+        made["CUDA"] = library.context(backend="CUDA")
+    return made
 
 
 def markdown(library: Library) -> str:
-    context = library.context(1)
-    notes: list[str] = []
-    lines = ["| Option | " + " | ".join(name for name, _, _ in COLUMNS) + " |",
-             "|---|" + "---|" * len(COLUMNS)]
+    made = contexts(library)
+    columns = [column for column in COLUMNS if column[1] in made]
+    # By option (None: a heading), the answers in the order of `columns`; None: makes no sense there.
+    table: list[tuple[str, list[tuple[str, str] | None] | None]] = []
     for group, rows in ROWS:
-        lines.append(f"| **{group}** |" + " |" * len(COLUMNS))
+        table.append((group, None))
         for label, fields in rows:
-            cells = []
-            for _, way, seqlen_q in COLUMNS:
-                if fields.get("passes", way) != way:
-                    cells.append("")
-                    continue
-                cells.append(cell(library, context, descriptor(library.c, fields, way, seqlen_q),
-                                  notes))
-            lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    library.c.attn_context_destroy(context)
-    if notes:
-        lines.append("")
-        lines += [f"({number}) {note}  " for number, note in enumerate(notes, 1)]
+            table.append((label, [
+                None if fields.get("passes", way) != way else
+                answer(library, made[backend], descriptor(library.c, fields, way, seqlen_q))
+                for _, backend, way, seqlen_q in columns]))
+    for context in made.values():
+        library.c.attn_context_destroy(context)
+
+    served = [any(answers and answers[i] and answers[i][0] for _, answers in table)
+              for i in range(len(columns))]
+    shown = [i for i, yes in enumerate(served) if yes]
+    lines = ["| Option | " + " | ".join(columns[i][0] for i in shown) + " |",
+             "|---|" + "---|" * len(shown)]
+    notes: list[str] = []
+    for label, answers in table:
+        if answers is None:
+            lines.append(f"| **{label}** |" + " |" * len(shown))
+            continue
+        cells = []
+        for found in (answers[i] for i in shown):
+            name, rule = found or ("", "")
+            if rule and rule not in notes:
+                notes.append(rule)
+            cells.append(f"refused ({notes.index(rule) + 1})" if rule else name)
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    lines += [""] if notes else []
+    lines += [f"({number}) {note}  " for number, note in enumerate(notes, 1)]
+    lines += [f"\n{columns[i][0]}: none yet" for i, yes in enumerate(served) if not yes]
     return "\n".join(lines).rstrip()
