@@ -113,6 +113,9 @@ def python(build):
                              ROOT / "bindings/python/tests"], "pytest", env=python_env(path))
     count += suite("python example", [sys.executable, ROOT / "examples/python/attention.py"],
                    "status", env=python_env(path))
+    count += suite("python example on CUDA",
+                   [sys.executable, ROOT / "examples/python/attention_cuda.py"], "status",
+                   env=python_env(path))
     return count
 
 
