@@ -74,10 +74,11 @@ typedef struct attn_device_info {
     }                                            \
   }
 
-/* How many devices `backend` has (AUTO: the backend that AUTO would pick).
+/* How many devices `backend` has (AUTO: the backend that AUTO would pick), as its driver numbers
+ * them: one of several may be too old for libattn, which attn_context_create then says.
  *
- * Writes *count. A backend that is not built in, or whose driver is absent, gives
- * BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one device.
+ * Writes *count. A backend that is not built in, or whose driver is absent or has no device that can
+ * serve, gives BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one device.
  * Thread-safe. */
 ATTN_API int32_t attn_device_count(int32_t backend, int32_t *count, attn_error *error);
 
@@ -87,7 +88,8 @@ ATTN_API int32_t attn_device_query(int32_t backend, int32_t device_index, attn_d
 
 /* Creates a context. desc may be NULL: all defaults.
  *
- * Errors: INVALID_ARGUMENT, VERSION, BACKEND_UNAVAILABLE, OUT_OF_MEMORY; *context is then NULL.
+ * Errors: INVALID_ARGUMENT, VERSION, BACKEND_UNAVAILABLE, OUT_OF_MEMORY, DEVICE; *context is then
+ * NULL.
  * Free it with attn_context_destroy. Thread-safe. */
 ATTN_API int32_t attn_context_create(const attn_context_desc *desc, attn_context **context,
                                      attn_error *error);
