@@ -271,7 +271,8 @@ class Compiler:
                                 *self.includes, self.table.source])
             if status != 0:
                 fail(f"{self.variant.entry}: the preprocessor failed:\n{text}")
-            texts.append(text)
+            # Where comments were, there are spaces and empty lines.
+            texts.append("\n".join(line.rstrip() for line in text.splitlines() if line.strip()))
         return digest("key 1", self.version, *self.flags, *self.targets, *texts)
 
     def compile(self) -> tuple[bytes, str, bool]:

@@ -61,6 +61,8 @@ def cuda(build):
         return Count()
     count = suite("host code on a fake driver", [path / "tests/cuda/attn-cuda-host"], "plain",
                   env={"LD_LIBRARY_PATH": path / "tests/cuda"})
+    count += suite("the kernels' build", [sys.executable, ROOT / "tests/cuda/test_kernels.py"],
+                   "plain")
     count += suite("code objects", [sys.executable, ROOT / "tests/cuda/contents.py", path], "plain")
     return count
 
