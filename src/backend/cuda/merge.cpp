@@ -10,7 +10,7 @@
 
 namespace attn::cuda {
 
-#define ATTN_VARIANT(entry, begin, end, element) ATTN_CUDA_IMAGE(entry, begin, end)
+#define ATTN_VARIANT(entry, begin, end, element, path) ATTN_CUDA_IMAGE(entry, begin, end)
 #include "kernels/cuda/sm80/merge/merge_table.inc"
 #undef ATTN_VARIANT
 
@@ -21,19 +21,25 @@ using merge::Problem;
 
 constexpr int32_t fp32 = ATTN_DTYPE_FP32, fp16 = ATTN_DTYPE_FP16, bf16 = ATTN_DTYPE_BF16;
 
+enum class Path { stream, any };
+
 struct Variant {
   Kernel kernel;
   int32_t element;
+  Path path;
 };
 constexpr Variant kVariants[] = {
-#define ATTN_VARIANT(entry, begin, end, element) {ATTN_CUDA_KERNEL(entry), element},
+#define ATTN_VARIANT(entry, begin, end, element, path) \
+  {ATTN_CUDA_KERNEL(entry), element, Path::path},
 #include "kernels/cuda/sm80/merge/merge_table.inc"
 #undef ATTN_VARIANT
 };
 
-const Kernel &kernel_of(int32_t element) {
+const Kernel &kernel_of(int32_t element, Path path) {
   return std::find_if(std::begin(kVariants), std::end(kVariants) - 1,
-                      [&](const Variant &variant) { return variant.element == element; })
+                      [&](const Variant &variant) {
+                        return variant.element == element && variant.path == path;
+                      })
       ->kernel;
 }
 
@@ -91,7 +97,11 @@ int32_t launch_merge(const CudaDevice &device, int32_t element, MergeParams &p, 
       .grid = {static_cast<uint32_t>(std::min<int64_t>(blocks, INT32_MAX)), 1, 1},
       .threads = kThreads,
       .dynamic_smem = shape.smem()};
-  return device.launch(kernel_of(element), launch, &p, stream, error);
+  const bool plain = p.vector != 0 && p.preload != 0 && p.teams == 1 &&
+                     p.head_dim <= shape.lanes * shape.width && p.gate.data == nullptr &&
+                     p.partial_max == nullptr && p.inner == p.rows;
+  return device.launch(kernel_of(element, plain ? Path::stream : Path::any), launch, &p, stream,
+                       error);
 }
 
 Verdict serves(const Problem &, const Device &) {
@@ -148,7 +158,11 @@ int32_t launch(const Problem &problem, const Call &call, const Device &device,
 }
 
 int32_t prepare(const Problem &problem, const Device &device, const ErrorSink &error) {
-  return cuda_of(device).load(kernel_of(problem.d.dtype), 0, error);
+  int32_t status = cuda_of(device).load(kernel_of(problem.d.dtype, Path::stream), 0, error);
+  if (status == ATTN_OK) {
+    status = cuda_of(device).load(kernel_of(problem.d.dtype, Path::any), 0, error);
+  }
+  return status;
 }
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
@@ -163,7 +177,7 @@ merge::List merge_list() {
 }
 
 int32_t load_combine(const CudaDevice &device, const ErrorSink &error) {
-  return device.load(kernel_of(fp32), 0, error);
+  return device.load(kernel_of(fp32, Path::any), 0, error);
 }
 
 int32_t combine(const CudaDevice &device, const PartialResults &partial,
@@ -193,6 +207,7 @@ int32_t combine(const CudaDevice &device, const PartialResults &partial,
   p.base2 = partial.base2;
   p.out_base2 = merged.base2;
   p.lse_includes_sink = merged.lse_includes_sink;
+  p.padding = 1;
   return launch_merge(device, fp32, p, stream, error);
 }
 

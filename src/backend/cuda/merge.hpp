@@ -10,8 +10,8 @@ namespace attn::cuda {
 
 // Partial results of one sdpa: [part][place][head](head_dim), fp32, a place being a query's:
 // batch entry * seqlen_q + position, or the token of ragged q. A part without a visible key has an
-// lse of -inf (and what it holds otherwise is not read), as every part of padding has. The lse is
-// without the sink.
+// lse of -inf (and what it holds otherwise is not read), as every part of padding has, but that
+// the first of these is kPaddingLse. The lse is without the sink.
 struct PartialResults {
   const float *out;  // [parts][places][heads][head_dim], 16-byte aligned
   const float *lse;  // [parts][places][heads]

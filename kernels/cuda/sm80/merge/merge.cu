@@ -14,6 +14,10 @@ namespace {
 
 constexpr int32_t fp32 = ATTN_DTYPE_FP32, fp16 = ATTN_DTYPE_FP16, bf16 = ATTN_DTYPE_BF16;
 constexpr int32_t kElement = ATTN_ELEMENT;
+enum Path { stream, any };
+// The plain case, which memory's bandwidth limits: vectors that a team's lanes take in one go, one
+// team a pair, no gate. It needs fewer registers, so more of it is in flight.
+constexpr bool kStream = ATTN_PATH == stream;
 constexpr int kVector = kElement == fp32 ? 4 : 8;  // elements of 16 bytes
 constexpr int kAhead = 4;                          // parts that are read at the same time
 constexpr unsigned kAllLanes = 0xffffffffu;
@@ -107,7 +111,7 @@ struct Weights {
   float share;  // factor of the weighted sum of values
 
   ATTN_HD float of(float lse) const {
-    if (lse == -infinity()) return 0;
+    if (lse == -infinity() || max == -infinity()) return 0;
     if (max == infinity()) return lse == infinity() ? 1.0f : 0.0f;
     return expf((lse - max) * unit);
   }
@@ -167,6 +171,11 @@ __device__ inline Weights weigh(const MergeParams &p, const Parts &parts, int64_
     if (p.lse_includes_sink != 0) lse = with_sink;
   }
   out_lse = static_cast<float>(p.out_base2 != 0 ? lse * kLog2E : lse);
+  // Here, not earlier: other teams of the warp need all lanes above.
+  if (!kStream && p.padding != 0 && __float_as_uint(parts.lse_of(0)) == kPaddingLse) {
+    w.max = out_lse = -infinity();
+    w.share = 0;
+  }
   return w;
 }
 
@@ -176,7 +185,8 @@ template <int kWidth>
 __device__ inline void merge(const MergeParams &p, float *sums) {
   const int lane = static_cast<int>(threadIdx.x) & (p.lanes - 1);
   const int group = static_cast<int>(threadIdx.x) / p.lanes;
-  const int team = group & (p.teams - 1), slot = group / p.teams;
+  const int teams = kStream ? 1 : p.teams;
+  const int team = group & (teams - 1), slot = group / teams;
   const int64_t pairs = p.rows * p.heads;
   for (int64_t first = static_cast<int64_t>(blockIdx.x) * p.items; first < pairs;
        first += static_cast<int64_t>(gridDim.x) * p.items) {
@@ -193,23 +203,25 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
     const Parts parts(p, row, head);
     Raw raw[kAhead];  // of the next parts of this team
     const auto read = [&](int64_t s, int d) {
-      for (int r = 0; r < kAhead; r++, s += p.teams) {
+      for (int r = 0; r < kAhead; r++, s += teams) {
         if (s < parts.count) raw[r] = parts.values<kWidth>(s, d);
       }
     };
-    bool ready = p.preload != 0 && lane * kWidth < p.head_dim;
+    bool ready = (kStream || p.preload != 0) && lane * kWidth < p.head_dim;
     if (ready) read(team, lane * kWidth);
     float lse;
     const Weights weights = weigh(p, parts, head, lane, lse);
-    const TokenPlace place = {row / p.inner, row % p.inner};
+    TokenPlace place = {0, row};
+    if (!kStream && p.inner != p.rows) place = {row / p.inner, row % p.inner};
 
-    for (int begin = 0; begin < p.head_dim; begin += p.lanes * kWidth) {
+    const int end = kStream ? 1 : p.head_dim;  // one pass
+    for (int begin = 0; begin < end; begin += p.lanes * kWidth) {
       const int d = begin + lane * kWidth;
       float sum[kWidth] = {};
-      for (int64_t s0 = team; d < p.head_dim && s0 < parts.count; s0 += kAhead * p.teams) {
+      for (int64_t s0 = team; d < p.head_dim && s0 < parts.count; s0 += kAhead * teams) {
         float weight[kAhead];
         for (int r = 0; r < kAhead; r++) {
-          const int64_t s = s0 + static_cast<int64_t>(r) * p.teams;
+          const int64_t s = s0 + static_cast<int64_t>(r) * teams;
           weight[r] = s < parts.count ? weights.of(parts.lse_of(s)) : 0.0f;
           if (!ready && weight[r] != 0) raw[r] = parts.values<kWidth>(s, d);
         }
@@ -219,12 +231,12 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
           for (int e = 0; e < kWidth; e++) sum[e] += weight[r] * element<kWidth>(raw[r], e);
         }
       }
-      if (p.teams > 1) {
+      if (teams > 1) {
         float *mine = sums + (group * p.lanes + lane) * kWidth;
         __syncthreads();
         for (int e = 0; e < kWidth; e++) mine[e] = sum[e];
         __syncthreads();
-        for (int t = 1; team == 0 && t < p.teams; t++) {
+        for (int t = 1; team == 0 && t < teams; t++) {
           for (int e = 0; e < kWidth; e++) sum[e] += mine[t * p.lanes * kWidth + e];
         }
       }
@@ -232,7 +244,7 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
       for (int e = 0; e < kWidth; e++) {
         sum[e] = weights.share == 0 ? 0.0f : sum[e] * weights.share;
       }
-      if (p.gate.data != nullptr && weights.max != -infinity()) {
+      if (!kStream && p.gate.data != nullptr && weights.max != -infinity()) {
         const int64_t at = p.gate.offset(place, head);
         for (int e = 0; e < kWidth; e++) {
           sum[e] *= sigmoid(static_cast<float>(
@@ -242,7 +254,7 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
       store<kWidth>(p.out, p.out.offset(place, head) + d * p.out.dim, sum);
     }
     // Every thread has read other_lse, which may be what is written.
-    if (p.teams > 1) {
+    if (teams > 1) {
       __syncthreads();
     } else {
       __syncwarp();
@@ -251,7 +263,7 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
     if (p.out_lse.data != nullptr) {
       static_cast<float *>(p.out_lse.data)[p.out_lse.offset(place, head)] = lse;
     }
-    if (p.partial_max != nullptr) {
+    if (!kStream && p.partial_max != nullptr) {
       float max = -infinity();
       for (int64_t s = 0; s < parts.partials; s++) {
         const float m = p.partial_max[parts.lse + s * p.lse_part];
@@ -265,11 +277,11 @@ __device__ inline void merge(const MergeParams &p, float *sums) {
 }  // namespace
 }  // namespace attn::cuda
 
-extern "C" __global__ void __launch_bounds__(256, 3)
+extern "C" __global__ void __launch_bounds__(256, attn::cuda::kStream ? 4 : 3)
     ATTN_ENTRY(const __grid_constant__ attn::cuda::MergeParams p) {
   extern __shared__ __align__(16) unsigned char memory[];
   float *sums = reinterpret_cast<float *>(memory);
-  if (p.vector != 0) {
+  if (attn::cuda::kStream || p.vector != 0) {
     attn::cuda::merge<attn::cuda::kVector>(p, sums);
   } else {
     attn::cuda::merge<1>(p, sums);

@@ -8,6 +8,10 @@
 
 namespace attn::cuda {
 
+// The lse, as bits, of the first part of a row that is padding: neither the sink nor anything else
+// counts there. A NaN that arithmetic does not give.
+inline constexpr uint32_t kPaddingLse = 0x7fc0d0d0;
+
 struct MergeParams {
   // Strides in elements, 0 where there is no such tensor.
   const void *partial;
@@ -35,6 +39,7 @@ struct MergeParams {
   int32_t base2;      // of the parts' lse: not natural
   int32_t out_base2;  // of out_lse
   int32_t lse_includes_sink;
+  int32_t padding;  // rows may be marked by kPaddingLse
   int32_t vector;   // elements can be read and written 16 bytes of `partial` at a time
   int32_t preload;  // values are worth reading before the weights are known
   // A block has `items` (row, head) pairs at once; `teams` of `lanes` threads share the parts of
