@@ -6,7 +6,8 @@
 // makes if it is carried out in fp32 and rounded once to the storage dtype (and, for a quantised
 // output, to its scale). slack: per element, what another order of summation in fp32 may add: a
 // few units in the last place of the largest terms, as sdpa_oracle.cpp derives; it keeps E from
-// being zero by luck in tiny problems. Nothing here is a tuned constant.
+// being zero by luck in tiny problems. Where the problem allows TF32, the naive computation's q, k
+// and v are rounded to that first. Nothing here is a tuned constant.
 #pragma once
 
 #include <string>

@@ -270,8 +270,11 @@ int32_t on_device(const Session &session, attn_error *error, const Call &call) {
   int32_t status = call(device);
   const std::string failure = device.after_call();
   if (status == ATTN_OK && !failure.empty()) {
-    status = error->status = ATTN_ERROR_INTERNAL;
-    std::snprintf(error->message, sizeof error->message, "%s", failure.c_str());
+    status = ATTN_ERROR_INTERNAL;
+    if (error != nullptr) {
+      error->status = status;
+      std::snprintf(error->message, sizeof error->message, "%s", failure.c_str());
+    }
   }
   return status;
 }

@@ -37,6 +37,13 @@ double storage_unit(int32_t dtype) {
   }
 }
 
+double rounded_to_tf32(double x) {
+  if (!std::isfinite(x) || x == 0) return x;
+  int exponent;
+  std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(x, 11 - exponent)), exponent - 11);
+}
+
 std::vector<int64_t> shape_of(const HostTensor &t) {
   return {t.view.shape, t.view.shape + t.view.rank};
 }
@@ -552,7 +559,16 @@ void SdpaCall::compute_truth() {
     }
   };
   if (c.pass == ATTN_SDPA_FORWARD) {
-    const SdpaOutputs<float> naive = sdpa_forward<float>(inputs);
+    SdpaInputs rounded;
+    if (inputs.has(ATTN_SDPA_ALLOW_TF32)) {
+      // What the permission is for: factors of 11 significant bits.
+      rounded = inputs;
+      for (Array<double> *factor : {&rounded.q, &rounded.k, &rounded.v}) {
+        for (double &x : factor->data) x = rounded_to_tf32(x);
+      }
+    }
+    const SdpaOutputs<float> naive =
+        sdpa_forward<float>(inputs.has(ATTN_SDPA_ALLOW_TF32) ? rounded : inputs);
     put("out", exact.out, naive.out.value);
     put("lse", exact.lse, naive.lse.value);
     put("row_max", exact.row_max, naive.row_max.value);

@@ -63,9 +63,10 @@ struct SdpaCase {
   bool bench = false;   // worth timing: see --bench
 };
 
-// Tables: named rows, one for each known edge; rows generated to cover all pairs of options; and
-// rows that are new with every seed.
+// Tables: named rows, one for each known edge; rows over element types and head dims; rows
+// generated to cover all pairs of options; and rows that are new with every seed.
 std::vector<SdpaCase> sdpa_named_cases();
+std::vector<SdpaCase> sdpa_dim_cases();
 std::vector<SdpaCase> sdpa_pair_cases();
 std::vector<SdpaCase> sdpa_fresh_cases(uint64_t seed, int count);
 

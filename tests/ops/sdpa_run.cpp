@@ -377,6 +377,7 @@ void run_sdpa(Session &session) {
   const auto add = [&](std::vector<SdpaCase> more) {
     std::move(more.begin(), more.end(), std::back_inserter(rows));
   };
+  add(sdpa_dim_cases());
   add(sdpa_pair_cases());
   add(sdpa_fresh_cases(session.options.seed, session.options.fresh));
   std::erase_if(rows, [&](const SdpaCase &c) {
