@@ -304,6 +304,13 @@ Result cuFuncLoad(Function *function) {
   return functions.count(function) != 0 ? kSuccess : kInvalidHandle;
 }
 
+Result cuFuncGetAttribute(int *value, int attribute, Function *function) {
+  ENTER();
+  if (functions.count(function) == 0) return kInvalidHandle;
+  *value = 0;  // bytes of static shared memory
+  return attribute == 1 ? kSuccess : kInvalidValue;
+}
+
 Result cuFuncSetAttribute(Function *function, int attribute, int value) {
   ENTER();
   if (functions.count(function) == 0) return kInvalidHandle;
@@ -413,6 +420,7 @@ Result cuGetProcAddress_v2(const char *symbol, void **function, int version, uin
       ROW(cuModuleUnload, 2000),
       ROW(cuModuleGetFunction, 2000),
       ROW(cuFuncLoad, 12040),
+      ROW(cuFuncGetAttribute, 2020),
       ROW(cuFuncSetAttribute, 9000),
       ROW(cuThreadExchangeStreamCaptureMode, 10010),
       ROW(cuLaunchKernel, 7000),

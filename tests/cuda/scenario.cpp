@@ -159,6 +159,47 @@ Life live(int32_t backend, void *stream) {
   return life;
 }
 
+void expect_prepared_execute_only_launches() {
+  attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
+  desc.backend = ATTN_BACKEND_CUDA;
+  attn_context *context = nullptr;
+  EXPECT(attn_context_create(&desc, &context, nullptr) == ATTN_OK);
+  attn_sdpa_desc problem = small_desc();
+  attn_sdpa_args args = small_args(device_address);
+  // Few queries and many keys: what splits does so.
+  problem.max_seqlen_q = 1;
+  problem.max_seqlen_k = 1 << 16;
+  args.q.shape[1] = args.out.shape[1] = 1;
+  args.k.shape[1] = args.v.shape[1] = 1 << 16;
+  std::vector<std::string> names;
+  for (size_t i = 0; i == 0 || i < names.size(); i++) {
+    attn_plan_options options = ATTN_PLAN_OPTIONS_INIT;
+    if (!names.empty()) options.implementation = names[i].c_str();
+    attn_plan *plan = nullptr;
+    attn_error error = ATTN_ERROR_INIT;
+    EXPECT(attn_sdpa_plan_create(context, &problem, &options, &plan, &error) == ATTN_OK);
+    attn_plan_info info = ATTN_PLAN_INFO_INIT;
+    EXPECT(attn_plan_query(plan, &info, nullptr) == ATTN_OK);
+    EXPECT_IN(info.implementation, info.capturable == 1 && info.asynchronous == 1);
+    const char *name = nullptr;
+    for (int32_t n = 0; i == 0 && n < info.num_implementations; n++) {
+      EXPECT(attn_plan_implementation(plan, n, &name, nullptr) == ATTN_OK);
+      names.emplace_back(name);
+    }
+    EXPECT(attn_plan_prepare(plan, nullptr) == ATTN_OK);
+    driver().calls.clear();
+    EXPECT_IN(info.implementation, attn_sdpa_forward(plan, &args, device_address(9),
+                                                     workspace_bytes, nullptr, nullptr) == ATTN_OK);
+    EXPECT_IN(info.implementation, driver().calls["cuLaunchKernel"] > 0);
+    for (const auto &[call, count] : driver().calls) {
+      EXPECT_IN(std::string(info.implementation) + " called " + call,
+                call == "cuLaunchKernel" || call.starts_with("cuCtx"));
+    }
+    attn_plan_destroy(plan);
+  }
+  attn_context_destroy(context);
+}
+
 double cost_of_execute() {
   attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
   desc.backend = ATTN_BACKEND_CUDA;

@@ -45,6 +45,9 @@ struct Life {
 };
 Life live(int32_t backend = ATTN_BACKEND_CUDA, void *stream = nullptr);
 
+// Once attn_plan_prepare has run, execute only launches: with each implementation.
+void expect_prepared_execute_only_launches();
+
 // What one execute costs the host, in microseconds: the best of many rounds.
 double cost_of_execute();
 

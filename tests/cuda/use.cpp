@@ -239,6 +239,10 @@ void library() {
     expect_balanced();
     expect_cpu_works();
   });
+  run("once prepared, execute only launches", [] {
+    expect_prepared_execute_only_launches();
+    expect_balanced();
+  });
   run("AUTO takes the first GPU", [] {
     const Life life = live(ATTN_BACKEND_AUTO);
     EXPECT_IN(life.error.message, life.status == ATTN_OK);

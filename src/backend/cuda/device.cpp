@@ -88,17 +88,19 @@ int32_t CudaDevice::launch(const Kernel &kernel, const LaunchShape &shape, const
   if (shape.grid[0] == 0 || shape.grid[1] == 0 || shape.grid[2] == 0) return ATTN_OK;
   const Driver &driver = unit_->driver();
   const ContextScope scope(driver, unit_->context());
-  int32_t status = driver.check(scope.code(), error, "making the context of the device current");
-  if (status != ATTN_OK) return status;
+  if (scope.code() != CUDA_SUCCESS) {
+    return driver.check(scope.code(), error, "making the context of the device current");
+  }
   const Function *function = unit_->find(kernel, shape.dynamic_smem);
   if (function == nullptr) {
-    status = unit_->load(kernel, shape.dynamic_smem, function, error);
+    const int32_t status = unit_->load(kernel, shape.dynamic_smem, function, error);
     if (status != ATTN_OK) return status;
   }
   void *arguments[] = {const_cast<void *>(params)};
   const CUresult code = driver.cuLaunchKernel(
       function->handle, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, 1, 1,
       shape.dynamic_smem, static_cast<CUstream>(stream), arguments, nullptr);
+  if (code == CUDA_SUCCESS) return ATTN_OK;
   return driver.check(
       code, error, "launching %s (grid %u x %u x %u, %u threads, %u bytes of shared memory)",
       kernel.entry, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, shape.dynamic_smem);

@@ -108,7 +108,8 @@ void Search::look(void *library) {
 
 }  // namespace
 
-int32_t Driver::failed(CUresult code, const ErrorSink &error, const char *doing, ...) const {
+int32_t Driver::check(CUresult code, const ErrorSink &error, const char *doing, ...) const {
+  if (code == CUDA_SUCCESS) return ATTN_OK;
   char what[200];
   va_list arguments;
   va_start(arguments, doing);

@@ -27,6 +27,7 @@ inline constexpr int CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75;
 inline constexpr int CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76;
 inline constexpr int CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR = 81;
 inline constexpr int CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97;
+inline constexpr int CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES = 1;
 inline constexpr int CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES = 8;
 inline constexpr int CU_JIT_ERROR_LOG_BUFFER = 5;
 inline constexpr int CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES = 6;
@@ -41,12 +42,8 @@ struct Driver {
 
   // ATTN_OK, or ATTN_ERROR_DEVICE with what was being done (a printf format) and the driver's own
   // name and words for `code`.
-  template <class... Values>
-  int32_t check(CUresult code, const ErrorSink &error, const char *doing, Values... values) const {
-    return code == CUDA_SUCCESS ? ATTN_OK : failed(code, error, doing, values...);
-  }
-  int32_t failed(CUresult code, const ErrorSink &error, const char *doing, ...) const
-      __attribute__((format(printf, 4, 5), cold));
+  int32_t check(CUresult code, const ErrorSink &error, const char *doing, ...) const
+      __attribute__((format(printf, 4, 5)));
 };
 
 // The driver, initialised, or BACKEND_UNAVAILABLE with the reason. Looks for it once a process.

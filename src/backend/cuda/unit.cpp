@@ -1,12 +1,14 @@
 #include "backend/cuda/unit.hpp"
 
+#include <algorithm>
 #include <cstdio>
-#include <cstring>
 
 #include "backend/cuda/scope.hpp"
 
 namespace attn::cuda {
 namespace {
+
+constexpr int kUnasked = 48 * 1024;  // bytes of shared memory that any kernel may use
 
 // The image's id, given at its first use in this process. 0: there are too many.
 uint32_t id_of(const Image &image, uint32_t limit) {
@@ -150,7 +152,14 @@ int32_t Unit::load(const Kernel &kernel, uint32_t dynamic_smem, const Function *
       status =
           driver_.check(driver_.cuFuncLoad(made->handle), error, "cuFuncLoad of %s", kernel.entry);
     }
+    int static_smem = 0;
+    if (status == ATTN_OK) {
+      status = driver_.check(driver_.cuFuncGetAttribute(
+                                 &static_smem, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, made->handle),
+                             error, "cuFuncGetAttribute of %s", kernel.entry);
+    }
     if (status != ATTN_OK) return status;
+    made->dynamic_smem = static_cast<uint32_t>(std::max(0, kUnasked - static_smem));
     function = made.get();
   }
   if (function->dynamic_smem.load(std::memory_order_relaxed) < dynamic_smem) {

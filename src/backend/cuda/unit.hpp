@@ -17,7 +17,7 @@ namespace attn::cuda {
 struct Function {
   const char *entry;
   CUfunction handle;
-  mutable std::atomic<uint32_t> dynamic_smem;  // bytes it may use, as the driver has been told
+  mutable std::atomic<uint32_t> dynamic_smem;  // bytes it may use
   const Function *next;
 };
 
