@@ -116,8 +116,14 @@ def test_unsupported_has_a_reason():
 
 
 def test_backends_that_are_absent():
-    with pytest.raises(attn.BackendUnavailableError, match="CUDA"):
-        attn.Context("cuda")
+    try:
+        cuda = attn.device_count("cuda")
+    except attn.BackendUnavailableError:
+        with pytest.raises(attn.BackendUnavailableError, match="CUDA"):
+            attn.Context("cuda")
+    else:  # a machine with a GPU
+        with pytest.raises(attn.InvalidArgumentError):
+            attn.Context("cuda", device=cuda)
     with pytest.raises(attn.BackendUnavailableError):
         attn.device_count("hip")
     with pytest.raises(attn.InvalidArgumentError):

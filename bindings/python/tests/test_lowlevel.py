@@ -68,7 +68,8 @@ def test_one_to_one_use():
     """The C API as a C program uses it."""
     error = lowlevel.attn_error()
     context = ctypes.POINTER(lowlevel.attn_context)()
-    assert lowlevel.attn_context_create(None, context, error) == lowlevel.ATTN_OK
+    where = lowlevel.attn_context_desc(backend=lowlevel.ATTN_BACKEND_CPU)
+    assert lowlevel.attn_context_create(where, context, error) == lowlevel.ATTN_OK
     desc = lowlevel.attn_sdpa_desc(
         q_dtype=lowlevel.ATTN_DTYPE_FP32, num_q_heads=1, head_dim_qk=4, max_batch=1,
         max_seqlen_q=1, max_seqlen_k=1, softmax_scale=0.5,
