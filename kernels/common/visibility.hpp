@@ -8,20 +8,24 @@
 
 namespace attn {
 
-ATTN_HD inline int64_t floor_divide(int64_t a, int64_t b) {  // b > 0
+template <class Int>
+ATTN_HD inline Int floor_divide(Int a, Int b) {  // b > 0
   return a >= 0 ? a / b : -((-a + b - 1) / b);
 }
 
-// The rules that depend on positions alone, of one sequence.
-struct PositionRules {
-  int64_t seqlen_k;
-  int64_t offset;        // p_i = i + offset
-  int64_t window_left;   // -1 = unbounded
-  int64_t window_right;  // -1 = unbounded
-  int64_t chunk_size;    // 0 = none
-  int64_t sink_tokens;
+// The rules that depend on positions alone, of one sequence. Int: int64_t, or int32_t where that
+// holds every position and twice that.
+template <class Int>
+struct PositionRulesOf {
+  Int seqlen_k;
+  Int offset;        // p_i = i + offset
+  Int window_left;   // -1 = unbounded
+  Int window_right;  // -1 = unbounded
+  Int chunk_size;    // 0 = none
+  Int sink_tokens;
   bool causal;
 };
+using PositionRules = PositionRulesOf<int64_t>;
 
 ATTN_HD inline PositionRules position_rules(const attn_sdpa_desc &desc, int64_t seqlen_q,
                                             int64_t seqlen_k) {
@@ -39,32 +43,35 @@ ATTN_HD inline PositionRules position_rules(const attn_sdpa_desc &desc, int64_t 
 
 // The keys that the position rules leave to one query: [0, sink_end) and [begin, end), which may
 // overlap. All bounds lie in [0, seqlen_k]; begin <= end.
-struct Band {
-  int64_t sink_end;
-  int64_t begin;
-  int64_t end;
+template <class Int>
+struct BandOf {
+  Int sink_end;
+  Int begin;
+  Int end;
 
-  ATTN_HD bool contains(int64_t j) const { return j < sink_end || (j >= begin && j < end); }
+  ATTN_HD bool contains(Int j) const { return j < sink_end || (j >= begin && j < end); }
 };
+using Band = BandOf<int64_t>;
 
-ATTN_HD inline Band band_of(const PositionRules &rules, int64_t i) {
-  const int64_t p = i + rules.offset;
-  int64_t limit = rules.seqlen_k;
+template <class Int>
+ATTN_HD inline BandOf<Int> band_of(const PositionRulesOf<Int> &rules, Int i) {
+  const Int p = i + rules.offset;
+  Int limit = rules.seqlen_k;
   if (rules.causal && p + 1 < limit) limit = p + 1 > 0 ? p + 1 : 0;
-  int64_t begin = 0;
-  int64_t end = limit;
+  Int begin = 0;
+  Int end = limit;
   if (rules.window_left >= 0 && p - rules.window_left > begin) begin = p - rules.window_left;
   if (rules.window_right >= 0 && p + rules.window_right + 1 < end) {
     end = p + rules.window_right + 1;
   }
   if (rules.chunk_size > 0) {
-    const int64_t chunk = floor_divide(p, rules.chunk_size) * rules.chunk_size;
+    const Int chunk = floor_divide(p, rules.chunk_size) * rules.chunk_size;
     if (chunk > begin) begin = chunk;
     if (chunk + rules.chunk_size < end) end = chunk + rules.chunk_size;
   }
   if (end < 0) end = 0;
   if (begin > end) begin = end;
-  const int64_t sink_end = rules.sink_tokens < limit ? rules.sink_tokens : limit;
+  const Int sink_end = rules.sink_tokens < limit ? rules.sink_tokens : limit;
   return {sink_end, begin, end};
 }
 

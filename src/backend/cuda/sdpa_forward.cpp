@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
 #include "core/dtype.hpp"
@@ -20,8 +21,11 @@ namespace {
 using sdpa::Call;
 using sdpa::Problem;
 
+constexpr size_t kMostBlockBits = size_t{1} << 30;
+
 enum class Element { fp16, bf16, fp32, tf32 };
-enum class Kind { plain, general };
+// Kinds of the kernel: see forward.cuh.
+enum class Kind { plain, paged, mask, alibi, bias, softcap, general };
 
 constexpr int element_bytes(Element element) {
   return element == Element::fp16 || element == Element::bf16 ? 2 : 4;
@@ -62,16 +66,30 @@ Element element_of(const Problem &p) {
   }
 }
 
-// Whether the plain kind serves the problem, if its tensors can be copied 16 bytes at a time.
-bool is_plain(const Problem &p) {
-  constexpr uint64_t kGeneralFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
-                                     ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
-                                     ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE |
+// The quickest kind that can serve the problem if its tensors can be copied 16 bytes at a time.
+Kind kind_of(const Problem &p) {
+  constexpr uint64_t kGeneralFlags = ATTN_SDPA_DROPOUT | ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE |
                                      ATTN_SDPA_RETURN_ROW_MAX;
+  constexpr uint64_t kMaskFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS;
   const int32_t per_chunk = 16 / element_bytes(element_of(p));
-  return !p.has(kGeneralFlags) && !p.paged() && p.softmax() && p.d.softcap == 0 &&
-         p.d.sink_tokens == 0 && p.d.softmax_scale > 0 && p.d.head_dim_qk % per_chunk == 0 &&
-         p.d.head_dim_v % per_chunk == 0 && (p.d.out_dtype == p.d.q_dtype);
+  if (p.has(kGeneralFlags) || !p.softmax() || p.d.sink_tokens != 0 || p.d.softmax_scale <= 0 ||
+      p.d.head_dim_qk % per_chunk != 0 || p.d.head_dim_v % per_chunk != 0 ||
+      p.d.out_dtype != p.d.q_dtype) {
+    return Kind::general;
+  }
+  const struct {
+    bool asked;
+    Kind kind;
+  } options[] = {{p.paged(), Kind::paged},
+                 {p.has(kMaskFlags), Kind::mask},
+                 {p.has(ATTN_SDPA_ALIBI), Kind::alibi},
+                 {p.has(ATTN_SDPA_BIAS), Kind::bias},
+                 {p.d.softcap > 0, Kind::softcap}};
+  Kind kind = Kind::plain;
+  for (const auto &option : options) {
+    if (option.asked) kind = kind == Kind::plain ? option.kind : Kind::general;
+  }
+  return kind;
 }
 
 // The keys' pieces, if their number does not follow from the descriptor alone.
@@ -142,15 +160,13 @@ Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
 }
 
 Geometry planned_geometry(const Problem &p, const CudaDevice &device) {
-  if (is_plain(p)) {
-    const Geometry plain = geometry_of(p, device, Kind::plain);
-    if (plain.variant != nullptr) return plain;
-  }
-  return geometry_of(p, device, Kind::general);
+  const Geometry special = geometry_of(p, device, kind_of(p));
+  return special.variant != nullptr ? special : geometry_of(p, device, Kind::general);
 }
 
 struct Workspace {
   float *partial_out = nullptr, *partial_lse = nullptr, *partial_max = nullptr;
+  void *block_bits = nullptr;
 };
 
 Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &carver) {
@@ -161,6 +177,7 @@ Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &ca
     w.partial_lse = carver.take<float>(rows);
     if (p.has(ATTN_SDPA_RETURN_ROW_MAX)) w.partial_max = carver.take<float>(rows);
   }
+  w.block_bits = carver.take<char>(static_cast<int64_t>(block_map_bytes(p)));
   return w;
 }
 
@@ -176,15 +193,34 @@ bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
          view.head % chunk == 0;
 }
 
+// Whether `elements` neighbours, `bytes` in all, can be read at once from any multiple of that on.
+// (A pair may reach one element beyond a row of odd length, so rows must be even.)
+bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
+  return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(bytes) == 0 &&
+         view.last == 1 && view.outer % elements == 0 && view.head % elements == 0 &&
+         view.inner % elements == 0;
+}
+
 void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) {
   const attn_sdpa_args &a = call.args;
   const auto set = [&](uint64_t flag, uint32_t option) {
     if (p.has(flag)) f.options |= option;
     return p.has(flag);
   };
-  if (set(ATTN_SDPA_BIAS, kForwardBias)) f.bias = query_view(a.bias, true);
-  if (set(ATTN_SDPA_MASK, kForwardMask)) f.mask = query_view(a.mask, true);
-  if (set(ATTN_SDPA_TAIL_MASK, kForwardTailMask)) f.tail_mask = query_view(a.tail_mask, true);
+  if (set(ATTN_SDPA_BIAS, kForwardBias)) {
+    f.bias = query_view(a.bias, true);
+    if (reads_together(f.bias, f.bias.dtype == ATTN_DTYPE_FP32 ? 8 : 4, 2)) f.options |= kForwardPairBias;
+  }
+  bool words = true;
+  if (set(ATTN_SDPA_MASK, kForwardMask)) {
+    f.mask = query_view(a.mask, true);
+    words = words && reads_together(f.mask, 4, 4);
+  }
+  if (set(ATTN_SDPA_TAIL_MASK, kForwardTailMask)) {
+    f.tail_mask = query_view(a.tail_mask, true);
+    words = words && reads_together(f.tail_mask, 4, 4);
+  }
+  if (words) f.options |= kForwardWordMasks;
   if (set(ATTN_SDPA_ALIBI, kForwardAlibi)) {
     const attn_tensor &t = a.alibi_slopes;
     f.alibi_slopes = static_cast<const float *>(t.data);
@@ -209,9 +245,24 @@ void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) 
   if (p.d.softcap > 0) f.options |= kForwardSoftcap;
   if (!p.softmax()) f.options |= kForwardSilu;
   f.softmax_scale = p.d.softmax_scale;
+  f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
   f.softcap = p.d.softcap;
+  f.softcap_inverse = p.d.softcap > 0 ? 1 / p.d.softcap : 0;
   f.silu_divisor = p.d.silu_divisor;
   f.dropout_p = p.d.dropout_p;
+}
+
+// Positions are below 2^30, so rules that reach further may as well stop there.
+PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
+  constexpr int64_t kFar = 1 << 30;
+  const PositionRules rules = position_rules(d, 0, 0);
+  return {.seqlen_k = 0,
+          .offset = 0,
+          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
+          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
+          .chunk_size = static_cast<int32_t>(std::min(rules.chunk_size, kFar)),
+          .sink_tokens = static_cast<int32_t>(std::min(rules.sink_tokens, kFar)),
+          .causal = rules.causal};
 }
 
 ForwardParams make_params(const Problem &p, const Call &call) {
@@ -222,12 +273,12 @@ ForwardParams make_params(const Problem &p, const Call &call) {
   f.k = token_view(a.k);
   f.v = token_view(a.v);
   f.out = token_view(a.out);
-  f.rules = position_rules(p.d, 0, 0);
+  f.rules = position_rules_32(p.d);
   f.bottom_right = p.d.alignment == ATTN_ALIGN_BOTTOM_RIGHT ? 1 : 0;
   f.batch = static_cast<int32_t>(call.batch);
   f.total_q = call.total_q;
   f.num_q_heads = p.d.num_q_heads;
-  f.group = p.group;
+  f.group = Divider(p.group);
   f.head_dim_qk = p.d.head_dim_qk;
   f.head_dim_v = p.d.head_dim_v;
   f.tail = p.ragged_q() ? 1 : 0;
@@ -254,7 +305,7 @@ ForwardParams make_params(const Problem &p, const Call &call) {
       !p.has(ATTN_SDPA_GATE)) {
     f.options |= kForwardVectorOut;
   }
-  if (bytes == 2 && p.d.out_dtype == ATTN_DTYPE_FP32) f.options |= kForwardExactP;
+  f.p_terms = bytes == 2 && p.d.out_dtype != p.d.q_dtype ? 3 : 1;
   describe_score_terms(p, call, f);
   return f;
 }
@@ -274,7 +325,9 @@ Verdict forward_serves(const Problem &p, const Device &device) {
        p.d.out_dtype != ATTN_DTYPE_BF16)) {
     return Verdict::refuses("out is quantised");
   }
-  if (p.has(ATTN_SDPA_BLOCK_SPARSE)) return Verdict::refuses("block lists are not built in yet");
+  if (block_map_bytes(p) > kMostBlockBits) {
+    return Verdict::refuses("the block lists' bits would take more than 1 GiB of workspace");
+  }
   if (planned_geometry(p, cuda_of(device)).variant == nullptr) {
     return Verdict::refuses(
         "head_dim_qk is above what a tile in this device's shared memory can hold");
@@ -295,8 +348,7 @@ size_t forward_workspace(const Problem &p, const Device &device) {
 int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
   int32_t status = ATTN_OK;
-  for (const Kind kind : {Kind::plain, Kind::general}) {
-    if (kind == Kind::plain && !is_plain(p)) continue;
+  for (const Kind kind : {kind_of(p), Kind::general}) {
     const Variant *variant = find_variant(p, cuda, kind);
     if (variant == nullptr || status != ATTN_OK) continue;
     status =
@@ -305,6 +357,7 @@ int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink 
   if (status == ATTN_OK && planned_geometry(p, cuda).num_splits > 1) {
     status = load_combine(cuda, error);
   }
+  if (status == ATTN_OK && p.has(ATTN_SDPA_BLOCK_SPARSE)) status = load_block_map(cuda, error);
   return status;
 }
 
@@ -314,7 +367,7 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   ForwardParams f = make_params(p, call);
   Geometry g = planned_geometry(p, cuda);
   constexpr uint32_t kVectors = kForwardVectorQ | kForwardVectorKv;
-  if (g.variant->kind == Kind::plain && (f.options & kVectors) != kVectors) {
+  if (g.variant->kind != Kind::general && (f.options & kVectors) != kVectors) {
     // Strides that only the general kind can read. The number of pieces stays as planned.
     g.variant = find_variant(p, cuda, Kind::general);
   }
@@ -330,23 +383,27 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
     f.options |= kForwardFixedSplit;
     f.split_size = p.d.split_size;
   }
-  f.heads = g.heads;
-  f.pack = g.pack;
+  f.heads = Divider(g.heads);
+  f.pack = Divider(g.pack);
   f.m_blocks = static_cast<int32_t>(
       std::max<int64_t>(f.tail, ceil_div(call.seqlen_q * g.pack, config.block_m)));
   f.v_chunks = static_cast<int32_t>(ceil_div(p.d.head_dim_v, config.head_dim_v));
-  // Pairs of (batch, head) whose keys and values fit in the L2 together take turns block by block,
-  // the heaviest blocks first; but enough pairs to fill the chip.
+  // Pairs whose keys and values fit in the L2 together take turns block by block, the heaviest
+  // blocks first; but enough pairs to fill the chip.
   constexpr int64_t kResident = 16 << 20;
-  const int64_t pairs = (call.batch + f.tail) * f.heads;
-  const int64_t pair_bytes =
-      std::max<int64_t>(1, call.seqlen_k * (p.d.head_dim_qk + p.d.head_dim_v) * config.element_bytes);
+  const int64_t pairs = (call.batch + f.tail) * g.heads;
+  const int64_t pair_bytes = std::max<int64_t>(
+      1, call.seqlen_k * (p.d.head_dim_qk + p.d.head_dim_v) * config.element_bytes);
   const int64_t sharing = p.group / g.pack;  // pairs that share keys and values
-  const int64_t blocks_at_once =
-      static_cast<int64_t>(cuda.num_sms()) * g.variant->blocks_per_sm;
-  const int64_t filling = ceil_div(blocks_at_once, std::max(1, f.m_blocks));
-  f.section = static_cast<int32_t>(std::clamp<int64_t>(
-      std::max(kResident / pair_bytes * sharing, filling), 1, std::max<int64_t>(1, pairs)));
+  const int64_t at_once = static_cast<int64_t>(cuda.num_sms()) * g.variant->blocks_per_sm;
+  const int64_t filling = ceil_div(at_once, std::max(1, f.m_blocks));
+  const int64_t section = std::clamp<int64_t>(
+      std::max(kResident / pair_bytes * sharing, filling), 1, std::max<int64_t>(1, pairs));
+  f.pairs = static_cast<int32_t>(pairs);
+  f.section = Divider(section);
+  f.section_blocks = Divider(std::max<int64_t>(1, section * f.m_blocks));
+  f.splits = Divider(f.num_splits);
+  f.chunks = Divider(f.v_chunks);
   const int64_t blocks = pairs * f.m_blocks * f.num_splits * f.v_chunks;
   if (blocks > INT32_MAX) {
     return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
@@ -356,7 +413,20 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   const LaunchShape shape = {.grid = {static_cast<uint32_t>(blocks), 1, 1},
                              .threads = static_cast<uint32_t>(config.threads()),
                              .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
-  int32_t status = cuda.launch(g.variant->kernel, shape, &f, resources.stream, error);
+  int32_t status = ATTN_OK;
+  if (p.has(ATTN_SDPA_BLOCK_SPARSE)) {
+    const BlockMap map = block_map(p, call, w.block_bits);
+    f.options |= kForwardBlocks;
+    f.block_bits = map.bits;
+    f.block_batch = map.batch;
+    f.block_head = map.head;
+    f.block_row = map.row;
+    f.block_size_q = p.d.block_size_q;
+    f.block_size_k = p.d.block_size_k;
+    status = write_block_map(cuda, p, call, map, resources.stream, error);
+    if (status != ATTN_OK) return status;
+  }
+  status = cuda.launch(g.variant->kernel, shape, &f, resources.stream, error);
   if (status != ATTN_OK || g.num_splits == 1) return status;
   const PartialResults partial = {.out = w.partial_out,
                                   .lse = w.partial_lse,

@@ -40,8 +40,8 @@ struct Gemm {
     }
   }
 
-  // o[tile][dim / 8][.] += P V. With `terms` > 1, P is taken as a sum of that many roundings.
-  template <int kTiles, int kKeys, int kDim>
+  // o[tile][dim / 8][.] += P V. kSums: P is taken as a sum of `terms` roundings; else terms is 1.
+  template <int kTiles, int kKeys, int kDim, bool kSums>
   __device__ static void values(float (&o)[kTiles][kDim / 8][4], float (&p)[kTiles][kKeys / 8][4],
                                 uint32_t v, uint32_t lane, int terms) {
     using Rows = Tile<kDim * 2>;
@@ -70,7 +70,7 @@ struct Gemm {
           }
         }
       }
-      if (term + 1 < terms) {
+      if (kSums && term + 1 < terms) {
 #pragma unroll
         for (int tile = 0; tile < kTiles; tile++) {
 #pragma unroll
@@ -157,7 +157,7 @@ struct Gemm<Fp32, kPrecise> {
 
   // The order of keys within a step of 8 is free: k index t stands for key 2t, t + 4 for 2t + 1, so
   // that the scores' registers are the operand's.
-  template <int kTiles, int kKeys, int kDim>
+  template <int kTiles, int kKeys, int kDim, bool kSums>
   __device__ static void values(float (&o)[kTiles][kDim / 8][4], float (&p)[kTiles][kKeys / 8][4],
                                 uint32_t v, uint32_t lane, int) {
     using Rows = Tile<kDim * 4>;

@@ -5,6 +5,7 @@
 
 #include "kernels/common/sequence.hpp"
 #include "kernels/common/visibility.hpp"
+#include "kernels/cuda/common/divider.hpp"
 
 namespace attn::cuda {
 
@@ -28,9 +29,10 @@ enum ForwardOption : uint32_t {
   kForwardVectorQ = 1u << 15,    // rows of q can be read 16 bytes at a time
   kForwardVectorKv = 1u << 16,   // rows of k and v can
   kForwardVectorOut = 1u << 17,  // rows of out can be written so
-  kForwardExactP = 1u << 18,     // weights keep more bits than the element type has
-  kForwardHeavyLast = 1u << 19,  // later query blocks have more keys (causal)
-  kForwardFixedSplit = 1u << 20,
+  kForwardHeavyLast = 1u << 18,  // later query blocks have more keys (causal)
+  kForwardFixedSplit = 1u << 19,
+  kForwardPairBias = 1u << 20,   // two neighbouring biases can be read at once
+  kForwardWordMasks = 1u << 21,  // rows of masks are contiguous and begin at multiples of 4 bytes
 };
 
 struct ForwardParams {
@@ -51,22 +53,27 @@ struct ForwardParams {
   float *partial_out, *partial_lse, *partial_max;  // the last is null unless wanted
   int64_t total_q;
 
-  PositionRules rules;  // of the descriptor; seqlen_k and offset are a sequence's own
+  PositionRulesOf<int32_t> rules;  // of the descriptor; seqlen_k and offset are a sequence's own
   int32_t bottom_right;
   uint32_t options;
   int32_t batch;  // sequences
-  int32_t num_q_heads, group;
-  int32_t heads;  // of the grid: kv heads if rows are packed, else q heads
-  int32_t pack;   // query heads that share a row block: `group` or 1
+  int32_t num_q_heads;
   int32_t head_dim_qk, head_dim_v;
-  int32_t m_blocks;    // blocks of query rows of the longest sequence
-  int32_t section;     // (batch, head) pairs whose blocks run side by side, for the L2's sake
-  int32_t num_splits;  // of the keys of one block of queries
   int32_t split_size;  // FixedSplit: keys a piece
-  int32_t v_chunks;    // pieces of head_dim_v that different blocks compute
-  int32_t tail;        // ragged: one more block column writes the tokens after the last sequence
+  int32_t tail;        // ragged: 1, as if one more sequence held the tokens after the last one
   int32_t block_size_q, block_size_k;
+  int32_t p_terms;  // roundings whose sum stands for a weight: 1, or more where out is more precise
+  // The grid: from the fastest index on, pieces of a block's keys; pieces of head_dim_v; then
+  // (batch, head) pairs, in sections whose blocks run side by side for the L2's sake, block of
+  // query rows by block.
+  int32_t num_splits, v_chunks, pairs, m_blocks;
+  Divider splits, chunks, section, section_blocks;  // the last: blocks of a whole section
+  Divider heads;  // of the grid: kv heads if rows are packed, else q heads
+  Divider pack;   // query heads that share a row block: the group or 1
+  Divider group;
   float softmax_scale, softcap, silu_divisor, dropout_p;
+  float softcap_inverse;
+  float scale_log2;  // softmax_scale in units of log 2
 };
 
 // One row of the table of variants.
