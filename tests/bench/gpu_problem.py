@@ -82,7 +82,8 @@ class Attention:
 
     def __init__(self, library: Library, shape: Shape, q: Any, k: Any, v: Any, *, flags: int = 0,
                  implementation: str | None = None, fields: dict[str, Any] | None = None,
-                 tensors: dict[str, Any] | None = None) -> None:
+                 tensors: dict[str, Any] | None = None, prepare: bool = True) -> None:
+        """prepare=False: nothing is loaded nor run beforehand."""
         torch = library.torch
         self.library, self.shape = library, shape
         self.tensors = {"q": q, "k": k, "v": v, **(tensors or {})}
@@ -95,19 +96,21 @@ class Attention:
             head_dim_qk=shape.head_dim, max_batch=shape.batch, max_seqlen_q=shape.seqlen_q,
             max_seqlen_k=shape.seqlen_k, softmax_scale=shape.head_dim ** -0.5,
             flags=flags | (c.ATTN_SDPA_CAUSAL if shape.causal else 0), **(fields or {}))
-        self._plan(implementation)
+        self._plan(implementation, prepare)
         self._arguments = (self.plan, ctypes.byref(self.args), self.workspace_address,
                            int(self.info.workspace_bytes))
-        self.execute()
+        if prepare:
+            self.execute()
 
-    def _plan(self, implementation: str | None) -> None:
+    def _plan(self, implementation: str | None, prepare: bool) -> None:
         error = c.attn_error()
         options = c.attn_plan_options(implementation=implementation.encode()
                                       if implementation else None)
         self.plan = ctypes.POINTER(c.attn_plan)()
         check(c.attn_sdpa_plan_create(self.library.context, self.desc, options, self.plan, error),
               error)
-        check(c.attn_plan_prepare(self.plan, error), error)
+        if prepare:
+            check(c.attn_plan_prepare(self.plan, error), error)
         self.info = c.attn_plan_info()
         check(c.attn_plan_query(self.plan, self.info, error), error)
         self.implementation = self.info.implementation.decode()
@@ -121,6 +124,13 @@ class Attention:
         """With an error record, so that a failure says why."""
         error = c.attn_error()
         check(c.attn_sdpa_forward(*self._arguments, self.library.stream(), error), error)
+
+    def execute_on(self, stream: int | None) -> str | None:
+        """Without asking PyTorch for anything; what went wrong, if anything did."""
+        error = c.attn_error()
+        if c.attn_sdpa_forward(*self._arguments, stream, error) != 0:
+            return str(error.message.decode(errors="replace"))
+        return None
 
     def __call__(self) -> None:
         if c.attn_sdpa_forward(*self._arguments, self.library.stream(), None) != 0:
