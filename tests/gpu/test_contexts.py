@@ -3,6 +3,7 @@
 import ctypes
 
 import torch
+from attn import lowlevel as c
 
 from tests.bench.gpu_problem import Attention, Library, Shape
 from tests.gpu.harness import expect_close, main, random, test, truth
@@ -67,9 +68,11 @@ def another_context_is_current():
         error = problem.execute_on(stream)
         assert error is None, error
         assert current() == own.value, "the caller's context is not current any more"
-        again = Attention(LIBRARY, shape, q, k, v, prepare=False)
-        assert current() == own.value, "plan_create changed the current context"
-        del again
+        plan, record = ctypes.POINTER(c.attn_plan)(), c.attn_error()
+        assert c.attn_sdpa_plan_create(LIBRARY.context, problem.desc, None, plan, record) == 0
+        assert c.attn_plan_prepare(plan, record) == 0
+        c.attn_plan_destroy(plan)
+        assert current() == own.value, "plans changed the current context"
     finally:
         DRIVER.cuCtxDestroy_v2(own)
     torch.cuda.set_device(0)
