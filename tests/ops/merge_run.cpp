@@ -98,6 +98,13 @@ std::vector<MergeCase> merge_cases() {
          .loose_limits = true},
         {.name = "parts-first", .rows = 20, .parts = 4, .strides = Strides::kPermuted},
         {.name = "padded", .dtype = kFp16, .rows = 20, .parts = 4, .strides = Strides::kPadded},
+        {.name = "padded-bf16",
+         .dtype = kBf16,
+         .rows = 20,
+         .parts = 4,
+         .strides = Strides::kPadded},
+        {.name = "odd-dim-bf16", .dtype = kBf16, .rows = 9, .parts = 2, .dim = 37},
+        {.name = "odd-dim-fp16", .dtype = kFp16, .rows = 9, .parts = 2, .dim = 37},
         {.name = "negative-strides", .rows = 20, .parts = 4, .strides = Strides::kNegative},
     };
     for (MergeCase row : table) {
