@@ -77,9 +77,9 @@ typedef struct attn_device_info {
 /* How many devices `backend` has (AUTO: the backend that AUTO would pick), as its driver numbers
  * them: one of several may be too old for libattn, which attn_context_create then says.
  *
- * Writes *count. A backend that is not built in, or whose driver is absent or has no device that can
- * serve, gives BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one device.
- * Thread-safe. */
+ * Writes *count. A backend that is not built in, or whose driver is absent or has no device that
+ * can serve, gives BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one
+ * device. Thread-safe. */
 ATTN_API int32_t attn_device_count(int32_t backend, int32_t *count, attn_error *error);
 
 /* Describes device `device_index` of `backend` without creating a context. Thread-safe. */

@@ -15,9 +15,8 @@ struct Divider {
   Divider() = default;
   explicit Divider(int64_t d) : divisor(static_cast<uint32_t>(d)), factor(0), shift(0) {
     while ((UINT64_C(1) << shift) < divisor) shift++;
-    factor = static_cast<uint32_t>((UINT64_C(1) << 32) * ((UINT64_C(1) << shift) - divisor) /
-                                       divisor +
-                                   1);
+    factor = static_cast<uint32_t>(
+        (UINT64_C(1) << 32) * ((UINT64_C(1) << shift) - divisor) / divisor + 1);
   }
 
   ATTN_HD uint32_t quotient(uint32_t n) const {

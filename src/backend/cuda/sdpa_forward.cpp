@@ -41,11 +41,11 @@ struct Variant {
 
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, warps, blocks, \
-                     kind)                                                                      \
-  {ATTN_CUDA_KERNEL(entry),                                                                     \
-   Element::element,                                                                            \
-   Kind::kind,                                                                                  \
-   blocks,                                                                                      \
+                     kind)                                                                       \
+  {ATTN_CUDA_KERNEL(entry),                                                                      \
+   Element::element,                                                                             \
+   Kind::kind,                                                                                   \
+   blocks,                                                                                       \
    {element_bytes(Element::element), dim_qk, dim_v, block_m, block_n, warps}},
 #include "kernels/cuda/sm80/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
@@ -68,8 +68,8 @@ Element element_of(const Problem &p) {
 
 // The quickest kind that can serve the problem if its tensors can be copied 16 bytes at a time.
 Kind kind_of(const Problem &p) {
-  constexpr uint64_t kGeneralFlags = ATTN_SDPA_DROPOUT | ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE |
-                                     ATTN_SDPA_RETURN_ROW_MAX;
+  constexpr uint64_t kGeneralFlags =
+      ATTN_SDPA_DROPOUT | ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE | ATTN_SDPA_RETURN_ROW_MAX;
   constexpr uint64_t kMaskFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS;
   const int32_t per_chunk = 16 / element_bytes(element_of(p));
   if (p.has(kGeneralFlags) || !p.softmax() || p.d.sink_tokens != 0 || p.d.softmax_scale <= 0 ||
@@ -146,14 +146,14 @@ Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
   } else if (may_split(p)) {
     // As many pieces as fill the chip, of at least four tiles each.
     constexpr int64_t kTilesAPiece = 4, kMostPieces = 128;
-    const int64_t blocks = p.d.max_batch * g.heads *
-                           std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m));
+    const int64_t blocks =
+        p.d.max_batch * g.heads *
+        std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m));
     const int64_t places = static_cast<int64_t>(device.num_sms()) * g.variant->blocks_per_sm;
     const int64_t pieces = ceil_div(p.d.max_seqlen_k, kTilesAPiece * config.block_n);
     if (blocks * 3 < places * 2) {
-      g.num_splits = static_cast<int32_t>(
-          std::clamp<int64_t>(std::min(places / std::max<int64_t>(blocks, 1), pieces), 1,
-                              kMostPieces));
+      g.num_splits = static_cast<int32_t>(std::clamp<int64_t>(
+          std::min(places / std::max<int64_t>(blocks, 1), pieces), 1, kMostPieces));
     }
   }
   return g;
@@ -209,7 +209,8 @@ void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) 
   };
   if (set(ATTN_SDPA_BIAS, kForwardBias)) {
     f.bias = query_view(a.bias, true);
-    if (reads_together(f.bias, f.bias.dtype == ATTN_DTYPE_FP32 ? 8 : 4, 2)) f.options |= kForwardPairBias;
+    if (reads_together(f.bias, f.bias.dtype == ATTN_DTYPE_FP32 ? 8 : 4, 2))
+      f.options |= kForwardPairBias;
   }
   bool words = true;
   if (set(ATTN_SDPA_MASK, kForwardMask)) {
@@ -333,7 +334,8 @@ Verdict forward_serves(const Problem &p, const Device &device) {
         "head_dim_qk is above what a tile in this device's shared memory can hold");
   }
   constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
-  if (p.d.max_seqlen_q * p.group >= kMost || p.d.max_seqlen_k >= kMost || most_queries(p) >= kMost) {
+  if (p.d.max_seqlen_q * p.group >= kMost || p.d.max_seqlen_k >= kMost ||
+      most_queries(p) >= kMost) {
     return Verdict::refuses("sequences are longer than 2^30 rows");
   }
   return Verdict::serves();
@@ -351,8 +353,7 @@ int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink 
   for (const Kind kind : {kind_of(p), Kind::general}) {
     const Variant *variant = find_variant(p, cuda, kind);
     if (variant == nullptr || status != ATTN_OK) continue;
-    status =
-        cuda.load(variant->kernel, static_cast<uint32_t>(variant->config.smem_bytes()), error);
+    status = cuda.load(variant->kernel, static_cast<uint32_t>(variant->config.smem_bytes()), error);
   }
   if (status == ATTN_OK && planned_geometry(p, cuda).num_splits > 1) {
     status = load_combine(cuda, error);
@@ -397,8 +398,8 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   const int64_t sharing = p.group / g.pack;  // pairs that share keys and values
   const int64_t at_once = static_cast<int64_t>(cuda.num_sms()) * g.variant->blocks_per_sm;
   const int64_t filling = ceil_div(at_once, std::max(1, f.m_blocks));
-  const int64_t section = std::clamp<int64_t>(
-      std::max(kResident / pair_bytes * sharing, filling), 1, std::max<int64_t>(1, pairs));
+  const int64_t section = std::clamp<int64_t>(std::max(kResident / pair_bytes * sharing, filling),
+                                              1, std::max<int64_t>(1, pairs));
   f.pairs = static_cast<int32_t>(pairs);
   f.section = Divider(section);
   f.section_blocks = Divider(std::max<int64_t>(1, section * f.m_blocks));
