@@ -32,11 +32,12 @@ extern "C" {
     pub fn attn_dtype_name(dtype: i32) -> *const ::core::ffi::c_char;
 }
 extern "C" {
-    /** How many devices `backend` has (AUTO: the backend that AUTO would pick).
+    /** How many devices `backend` has (AUTO: the backend that AUTO would pick), as its driver numbers
+ them: one of several may be too old for libattn, which attn_context_create then says.
 
- Writes *count. A backend that is not built in, or whose driver is absent, gives
- BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one device.
- Thread-safe.*/
+ Writes *count. A backend that is not built in, or whose driver is absent or has no device that
+ can serve, gives BACKEND_UNAVAILABLE with the reason, and *count = 0. The CPU has exactly one
+ device. Thread-safe.*/
     pub fn attn_device_count(
         backend: i32,
         count: *mut i32,
@@ -55,7 +56,8 @@ extern "C" {
 extern "C" {
     /** Creates a context. desc may be NULL: all defaults.
 
- Errors: INVALID_ARGUMENT, VERSION, BACKEND_UNAVAILABLE, OUT_OF_MEMORY; *context is then NULL.
+ Errors: INVALID_ARGUMENT, VERSION, BACKEND_UNAVAILABLE, OUT_OF_MEMORY, DEVICE; *context is then
+ NULL.
  Free it with attn_context_destroy. Thread-safe.*/
     pub fn attn_context_create(
         desc: *const attn_context_desc,
