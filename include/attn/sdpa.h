@@ -235,13 +235,16 @@ typedef struct attn_sdpa_args {
    * sink), -inf if there is none. */
   attn_tensor row_max;
 
-  /* int32 arrays, contiguous. */
+  /* int32 arrays, contiguous. Those that the descriptor asks for must be there, unless the batch
+   * is 0. */
   const int32_t *cu_seqlens_q; /* RAGGED q: [batch + 1], starts with 0, never falls */
   const int32_t *cu_seqlens_k; /* RAGGED k: [batch + 1] */
   const int32_t *seqused_q;    /* SEQUSED_Q: [batch] queries in use; those after them get 0, -inf */
   const int32_t *seqused_k;    /* SEQUSED_K, PAGED_TABLE: [batch] keys in use */
-  const int32_t *kv_page_indptr;  /* PAGED_CSR: [batch + 1] */
-  const int32_t *kv_page_indices; /* PAGED_CSR: [kv_page_indptr[batch]]; negative = skip its keys */
+  const int32_t *kv_page_indptr; /* PAGED_CSR: [batch + 1] */
+  /* PAGED_CSR: [kv_page_indptr[batch]]; negative = skip its keys. Not NULL even where it is empty,
+   * unless max_seqlen_k is 0. */
+  const int32_t *kv_page_indices;
   const int32_t *kv_last_page_len; /* PAGED_CSR: [batch], 1..page_size where there is a page */
   /* DROPOUT: {seed, offset}. Weight (b, h, i, j) is kept iff u >= p, with
    *   u = (word[j % 4] >> 8) / 2^24,  word = Philox4x32-10(key, counter),

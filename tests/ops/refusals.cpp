@@ -381,10 +381,14 @@ std::vector<Refusal> table(const std::vector<SdpaCase> &bases) {
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 2, 1)));
   contents("csr-indptr-start", csr, kInvalid, "args.kv_page_indptr[0]", "-1",
        ARGS(a.args.kv_page_indptr = changed(a.numbers, a.args.kv_page_indptr, 3, 0, -1)));
-  contents("csr-indices-missing", csr, kInvalid, "args.kv_page_indices", "",
+  args("csr-indices-missing", csr, kInvalid, "args.kv_page_indices", "NULL",
        ARGS(a.args.kv_page_indices = nullptr));
   contents("csr-page-beyond-pool", csr, kInvalid, "args.kv_page_indices[1]", "7777",
        ARGS(a.args.kv_page_indices = changed(a.numbers, a.args.kv_page_indices, 5, 1, 7777)));
+  args("csr-last-page-len-missing", csr, kInvalid, "args.kv_last_page_len", "NULL",
+       ARGS(a.args.kv_last_page_len = nullptr));
+  args("csr-indices-without-csr", ragged, kInvalid, "args.kv_page_indices", "",
+       ARGS(a.args.kv_page_indices = a.args.cu_seqlens_k));
   contents("csr-last-page-zero", csr, kInvalid, "args.kv_last_page_len[0]", "0",
        ARGS(a.args.kv_last_page_len = changed(a.numbers, a.args.kv_last_page_len, 2, 0, 0)));
   contents("csr-last-page-beyond", csr, kInvalid, "args.kv_last_page_len[1]", "5",

@@ -257,6 +257,21 @@ func TestRaggedAndPaged(t *testing.T) {
 		K: pool(poolK), V: pool(poolV), KVPageIndptr: OfInt32s([]int32{0, 2, 5}),
 		KVPageIndices: OfInt32s([]int32{6, 1, 2, 0, 5}), KVLastPageLen: OfInt32s([]int32{3, 3}),
 	})
+
+	// Without a page, the list of pages may be empty, but it must be there if there is one.
+	idle := SDPAArgs{
+		Q: Of(q, totalQ, headsQ, dim), K: pool(poolK), V: pool(poolV),
+		CuSeqlensQ: OfInt32s(cuQ), KVPageIndptr: OfInt32s([]int32{0, 0, 0}),
+		KVLastPageLen: OfInt32s([]int32{0, 0}),
+	}
+	for _, indices := range [][]int32{nil, {}} {
+		out := nans(len(q))
+		idle.Out, idle.KVPageIndices = Of(out, totalQ, headsQ, dim), OfInt32s(indices)
+		must(t, newSDPA(t, &paged).Forward(&idle, nil))
+		assertClose(t, "no page", out, make([]float64, len(q)))
+	}
+	idle.KVPageIndptr = OfInt32s([]int32{0, 1, 1})
+	expect(t, newSDPA(t, &paged).Forward(&idle, nil), ErrInvalidArgument, "args.kv_page_indptr", "0 entries")
 }
 
 // Dropout with p = 0.5: seed and offset decide, and a pass with the same state is the same.

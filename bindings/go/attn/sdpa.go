@@ -6,6 +6,7 @@ import "C"
 import (
 	"math"
 	"sync"
+	"unsafe"
 )
 
 // SDPAFlags are options of a problem, or'ed together.
@@ -328,6 +329,15 @@ func named(err error, name string) error {
 	}
 }
 
+// pageIndices is the list's address. The library wants one even if there is no page, and an empty slice
+// may have none: then it gets one that it will not read, as the offsets in Go's memory say.
+func (a *SDPAArgs) pageIndices() unsafe.Pointer {
+	if a.KVPageIndices.length == 0 && a.KVPageIndptr.slice != nil {
+		return a.KVPageIndptr.data
+	}
+	return a.KVPageIndices.data
+}
+
 func (a *SDPAArgs) to(c *C.attn_sdpa_args, p *plan) error {
 	batch := a.Batch
 	if a.CuSeqlensQ.length > 0 {
@@ -515,7 +525,7 @@ func (p *plan) forward(stream Stream, a *SDPAArgs, workspace *Workspace, tuned *
 	return toError(C.attn_go_sdpa_forward(p.c, &f.args,
 		a.Q.data, a.K.data, a.V.data, a.Out.data, a.LSE.data, a.RowMax.data,
 		a.CuSeqlensQ.data, a.CuSeqlensK.data, a.SeqUsedQ.data, a.SeqUsedK.data,
-		a.KVPageIndptr.data, a.KVPageIndices.data, a.KVLastPageLen.data, a.RNGState.data,
+		a.KVPageIndptr.data, a.pageIndices(), a.KVLastPageLen.data, a.RNGState.data,
 		a.BlockTable.data, a.Mask.data, a.TailMask.data, a.QSegmentIDs.data, a.KVSegmentIDs.data,
 		a.Bias.data, a.AlibiSlopes.data, a.Sink.data, a.Gate.data,
 		a.BlockCounts.data, a.BlockIndices.data, a.QScale.data, a.KScale.data, a.VScale.data, a.OutScale.data,
@@ -559,7 +569,7 @@ func (p *plan) backward(stream Stream, args *SDPABackwardArgs, workspace *Worksp
 	return toError(C.attn_go_sdpa_backward(p.c, &f.args, &f.grads,
 		a.Q.data, a.K.data, a.V.data, a.Out.data, a.LSE.data, a.RowMax.data,
 		a.CuSeqlensQ.data, a.CuSeqlensK.data, a.SeqUsedQ.data, a.SeqUsedK.data,
-		a.KVPageIndptr.data, a.KVPageIndices.data, a.KVLastPageLen.data, a.RNGState.data,
+		a.KVPageIndptr.data, a.pageIndices(), a.KVLastPageLen.data, a.RNGState.data,
 		a.BlockTable.data, a.Mask.data, a.TailMask.data, a.QSegmentIDs.data, a.KVSegmentIDs.data,
 		a.Bias.data, a.AlibiSlopes.data, a.Sink.data, a.Gate.data,
 		a.BlockCounts.data, a.BlockIndices.data, a.QScale.data, a.KScale.data, a.VScale.data, a.OutScale.data,

@@ -433,6 +433,10 @@ def _cuda_view(value: Any, interface: dict[str, Any], field: str) -> View:
     return view
 
 
+# An address for empty arrays, where the library tells an empty one from none. It is never read.
+_NOTHING = ctypes.c_int32()
+
+
 def integers(value: Any, field: str, numpy: Any, stream: int | None = None) -> Any:
     """A contiguous int32 array from what a caller may give for lengths and offsets: a sequence of
     ints, a numpy array of any integer dtype, or an array of another maker: of torch and cupy of any
@@ -464,6 +468,8 @@ def integers(value: Any, field: str, numpy: Any, stream: int | None = None) -> A
         view.shape[0] > 1 and view.strides[0] != 1
     ):
         raise invalid(field, f"{field} must be a contiguous int32 array of one dimension")
+    if view.address == 0 and view.shape == (0,):  # as allocators of devices give
+        view.address = ctypes.addressof(_NOTHING)
     return view
 
 

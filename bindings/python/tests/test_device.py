@@ -329,3 +329,16 @@ def test_names_of_devices():
     assert _frameworks.device_name((10, 2)) == "rocm:2"
     assert _frameworks.device_of(3, 0) == (1, 0)  # pinned memory is the host's
     assert _frameworks.device_of(13, 1) == CUDA1  # managed memory
+
+
+def test_an_empty_list_of_pages_has_an_address(launches):
+    """Allocators give an empty array none, which to the library is no array."""
+    q, k, v = (OnlyInterface(x, 21) for x in qkv())
+    pool = [OnlyInterface(np.zeros((3, 4, 2, 8), np.float16), 21) for _ in range(2)]
+    numbers = [OnlyInterface(np.zeros(n, np.int32), 21) for n in (3, 2, 0)]
+    interface = numbers[2].__cuda_array_interface__
+    numbers[2].__cuda_array_interface__ = {**interface, "data": (0, False)}
+    attn.sdpa(q, *pool, kv_page_indptr=numbers[0], kv_last_page_len=numbers[1],
+              kv_page_indices=numbers[2], max_seqlen_k=12,
+              out=OnlyInterface(np.zeros((2, 5, 4, 8), np.float16), 21))
+    assert launches[-1].tensors["kv_page_indices"]

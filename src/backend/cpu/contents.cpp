@@ -106,12 +106,6 @@ class Contents {
         return bad("kv_last_page_len", {b}, last,
                    "at most what desc.max_seqlen_k leaves to the last page,", room);
       }
-      if (table_.page_indices == nullptr) {
-        return error_.fail(ATTN_ERROR_INVALID_ARGUMENT, "args.kv_page_indices",
-                           "args.kv_page_indices is NULL; kv_page_indptr gives sequence %" PRId64
-                           " %" PRId64 " pages",
-                           b, count);
-      }
     }
     return ATTN_OK;
   }

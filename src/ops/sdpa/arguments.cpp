@@ -230,9 +230,11 @@ class Checker {
           check_pointer(array.field, array.pointer, array.wanted, array.needs, error_);
       if (status != ATTN_OK) return status;
     }
-    // A batch without any page may have no index array.
-    if (!csr) {
-      const int32_t status = check_pointer("args.kv_page_indices", a_.kv_page_indices, false,
+    // Whether the batch has any page is known to those alone who can read its offsets, and on a
+    // device that is not the host. So a list must be there unless no sequence can have a page.
+    const bool may_list = some && d_.max_seqlen_k > 0;
+    if (!csr || may_list || a_.kv_page_indices != nullptr) {
+      const int32_t status = check_pointer("args.kv_page_indices", a_.kv_page_indices, csr,
                                            "PAGED_CSR kv_layout", error_);
       if (status != ATTN_OK) return status;
     }

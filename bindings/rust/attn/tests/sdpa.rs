@@ -305,6 +305,22 @@ fn ragged_and_paged() {
     .kv_last_page_len(&last);
     plan.forward(&mut args, &mut plan.workspace().unwrap()).unwrap();
     assert_close(&out, &expected);
+
+    // Without a page, the list of pages may be empty.
+    let (indptr, indices, last) = ([0; 3], [0; 0], [0; 2]);
+    let mut out = vec![f32::NAN; q.len()];
+    let mut args = SdpaArgs::new(
+        q_view,
+        Tensor::new(&pool_k, pool_shape).unwrap(),
+        Tensor::new(&pool_v, pool_shape).unwrap(),
+        TensorMut::new(&mut out, [total_q, heads_q, dim]).unwrap(),
+    )
+    .cu_seqlens_q(&cu_q)
+    .kv_page_indptr(&indptr)
+    .kv_page_indices(&indices)
+    .kv_last_page_len(&last);
+    plan.forward(&mut args, &mut plan.workspace().unwrap()).unwrap();
+    assert!(out.iter().all(|x| *x == 0.0));
 }
 
 #[test]

@@ -906,7 +906,8 @@ pub struct attn_sdpa_args {
     pub seqused_k: *const i32,
     /// PAGED_CSR: [batch + 1]
     pub kv_page_indptr: *const i32,
-    /// PAGED_CSR: [kv_page_indptr[batch]]; negative = skip its keys
+    /** PAGED_CSR: [kv_page_indptr[batch]]; negative = skip its keys. Not NULL even where it is empty,
+ unless max_seqlen_k is 0.*/
     pub kv_page_indices: *const i32,
     /// PAGED_CSR: [batch], 1..page_size where there is a page
     pub kv_last_page_len: *const i32,
