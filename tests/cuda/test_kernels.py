@@ -195,6 +195,40 @@ class Kernels(unittest.TestCase):
         self.environment = {"ATTN_NVCC": ""}
         self.assertEqual(self.tool("find", "--build", self.build).stdout.split()[0], str(self.nvcc))
 
+    def test_another_ptxas(self):
+        # nvcc takes its parts from the folder in which it was called.
+        toolkit = self.root / "cuda"
+        (toolkit / "bin").mkdir(parents=True)
+        (toolkit / "include").mkdir()
+        (toolkit / "include/cuda.h").write_text("of this toolkit")
+        self.nvcc = self.nvcc.rename(toolkit / "bin/nvcc")
+        mine, other = toolkit / "bin/ptxas", self.root / "newer ptxas"
+        for tool, version in ((mine, "13.0.88"), (other, "13.5.37")):
+            tool.write_text(f"#!/bin/sh\necho release X, V{version}\n")
+            tool.chmod(0o755)
+        find = lambda: self.tool("find", "--build", self.build).stdout.splitlines()
+        self.assertEqual(find(), [str(self.nvcc), "13.0.88"])
+        self.environment = {"ATTN_PTXAS": "/nowhere/ptxas"}
+        self.refused("/nowhere/ptxas, which cannot be run", self.tool("find", "--build", self.build))
+        self.environment = {"ATTN_PTXAS": str(other)}
+        self.assertEqual(find(), [str(self.nvcc), "13.0.88, ptxas 13.5.37"])
+        self.configure()
+        toolchain = json.loads((self.build / "toolchain.json").read_text())
+        self.assertEqual((toolchain["nvcc"], toolchain["ptxas"]), (str(self.nvcc), str(other)))
+        folder = pathlib.Path(toolchain["compiler"]).parent
+        self.assertEqual((folder / "ptxas").resolve(), other)
+        self.assertEqual((folder / "nvcc").resolve(), self.nvcc)
+        self.assertTrue((folder.parent / "include/cuda.h").exists())
+        self.assertEqual(self.compile().returncode, 0)
+        # Configured anew without being told; then back to nvcc's own.
+        self.environment = {}
+        self.assertEqual(find()[1], "13.0.88, ptxas 13.5.37")
+        self.environment = {"ATTN_PTXAS": ""}
+        self.assertEqual(find()[1], "13.0.88")
+        self.configure()
+        toolchain = json.loads((self.build / "toolchain.json").read_text())
+        self.assertEqual((toolchain["compiler"], toolchain["ptxas"]), (str(self.nvcc), ""))
+
     def test_embedding_follows_the_fatbins(self):
         self.configure()
         self.compile()

@@ -14,6 +14,9 @@ key. From the table comes a header, forward_table.inc, with a line for each vari
     ATTN_VARIANT(attn_sdpa_forward_sm80_bf16_64, <image>_begin, <image>_end, bf16, 64)
 
 Fatbins are cached by what went into them. Only the standard library is needed.
+
+ATTN_NVCC names the nvcc to use; ATTN_PTXAS another assembler than nvcc's own, such as one of a newer
+toolkit ("" goes back to nvcc's). A build folder remembers both.
 """
 
 from __future__ import annotations
@@ -139,7 +142,7 @@ def find_nvcc(last: str) -> tuple[Optional[pathlib.Path], str]:
     for candidate in [asked_for] if asked_for else [last, shutil.which("nvcc"), *packages]:
         if not candidate or not os.access(candidate, os.X_OK):
             continue
-        version = nvcc_version(pathlib.Path(candidate))
+        version = version_of(pathlib.Path(candidate))
         if tuple(map(int, version.split(".")))[:2] >= NEEDED:
             return pathlib.Path(candidate).absolute(), version
         reason = (f"nvcc {version} was found, which is too old ({NEEDED[0]}.{NEEDED[1]} is "
@@ -147,12 +150,34 @@ def find_nvcc(last: str) -> tuple[Optional[pathlib.Path], str]:
     return None, reason
 
 
-def nvcc_version(nvcc: pathlib.Path) -> str:
+def version_of(tool: pathlib.Path | str) -> str:
     try:
-        output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True)
+        output = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        fail(f"{nvcc} does not run: {error}")
+        fail(f"{tool} does not run: {error}")
     return re.search(r"V(\d+\.\d+\.\d+)", output.stdout)[1]
+
+
+def find_ptxas(last: str) -> str:
+    """ATTN_PTXAS, or the last one that it named, if it is to stand in for nvcc's own; else ""."""
+    asked_for = os.environ.get("ATTN_PTXAS", last)
+    if asked_for and not os.access(asked_for, os.X_OK):
+        fail(f"ATTN_PTXAS is {asked_for}, which cannot be run")
+    return str(pathlib.Path(asked_for).absolute()) if asked_for else ""
+
+
+def with_ptxas(nvcc: str, ptxas: str, folder: pathlib.Path) -> str:
+    """The nvcc of a toolkit that is made of links to nvcc's, but for ptxas: nvcc takes its parts
+    from the folder in which it was called."""
+    own = pathlib.Path(nvcc).parent
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "bin").mkdir(parents=True)
+    for part in own.parent.iterdir():
+        if part != own:
+            (folder / part.name).symlink_to(part)
+    for tool in own.iterdir():
+        (folder / "bin" / tool.name).symlink_to(ptxas if tool.name == "ptxas" else tool)
+    return str(folder / "bin" / pathlib.Path(nvcc).name)
 
 
 def task_find(arguments: argparse.Namespace) -> None:
@@ -162,7 +187,8 @@ def task_find(arguments: argparse.Namespace) -> None:
         sys.exit(version)
     if shutil.which("g++") is None:
         sys.exit("nvcc was found, but no g++, which it needs")
-    print(nvcc, version, sep="\n")
+    ptxas = find_ptxas(remembered(arguments.build).get("ptxas", ""))
+    print(nvcc, version + (f", ptxas {version_of(ptxas)}" if ptxas else ""), sep="\n")
 
 
 # --- configuring --------------------------------------------------------------------------------
@@ -184,8 +210,13 @@ def task_configure(arguments: argparse.Namespace) -> None:
     root, build = arguments.root, arguments.build
     cache = (os.environ.get("ATTN_CUDA_CACHE") or remembered(build).get("cache") or
              build / "cuda-cache")
+    ptxas = find_ptxas(remembered(build).get("ptxas", ""))
+    compiler = arguments.nvcc
+    if ptxas:
+        compiler = with_ptxas(compiler, ptxas, (build / "toolkit").absolute())
     write_if_changed(build / "toolchain.json", json.dumps({
-        "nvcc": arguments.nvcc, "cache": str(pathlib.Path(cache).absolute())}))
+        "nvcc": arguments.nvcc, "ptxas": ptxas, "compiler": compiler,
+        "cache": str(pathlib.Path(cache).absolute())}))
     entries = []
     for name in arguments.tables:
         table = read_table(root / name)
@@ -246,7 +277,7 @@ def store(path: pathlib.Path, data: bytes) -> None:
 class Compiler:
     def __init__(self, toolchain: dict[str, str], version: str, root: pathlib.Path, table: Table,
                  variant: Variant):
-        self.nvcc = toolchain["nvcc"]
+        self.nvcc = toolchain.get("compiler") or toolchain["nvcc"]
         self.version = version
         self.cache = pathlib.Path(toolchain["cache"])
         self.table, self.variant = table, variant
