@@ -1,4 +1,5 @@
 // No driver, or one that cannot serve: a clear status, and a CPU backend that works.
+#include <dlfcn.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -42,12 +43,13 @@ void expect_unavailable(const std::vector<std::string> &words) {
   expect_cpu_works();
 }
 
-// Starts this program anew, where LD_LIBRARY_PATH leads to `folder`.
-void expect_child_passes(const char *program, const std::string &folder) {
+// Starts this program anew, with one variable of its environment changed.
+void expect_child_passes(const char *program, const char *mode, const char *variable,
+                         const std::string &value) {
   const pid_t child = fork();
   if (child == 0) {
-    setenv("LD_LIBRARY_PATH", folder.c_str(), 1);
-    execl(program, program, "--without-driver", nullptr);
+    setenv(variable, value.c_str(), 1);
+    execl(program, program, mode, nullptr);
     _exit(127);
   }
   int status = -1;
@@ -62,6 +64,15 @@ int without_driver() {
   return all_passed() ? 0 : 1;
 }
 
+int without_device() {
+  run("in a process without device", [] {
+    expect_unavailable({"no CUDA device"});
+    void *const driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+    EXPECT(driver != nullptr);  // it was started, so it stays
+  });
+  return all_passed() ? 0 : 1;
+}
+
 void absence(const char *program) {
   run("a libcuda.so.1 that is no library", [&] {
     char folder[] = "/tmp/attn-cuda-XXXXXX";
@@ -70,7 +81,7 @@ void absence(const char *program) {
     std::FILE *out = std::fopen(file.c_str(), "w");
     std::fputs("this is no library\n", out);
     std::fclose(out);
-    expect_child_passes(program, folder);
+    expect_child_passes(program, "--without-driver", "LD_LIBRARY_PATH", folder);
     unlink(file.c_str());
     rmdir(folder);
   });
@@ -116,6 +127,20 @@ void absence(const char *program) {
       expect_balanced();
     });
   }
+  run("a driver without device stays loaded",
+      [&] { expect_child_passes(program, "--without-device", "FAKE_CUDA_DEVICES", "0"); });
+  run("all devices vanish", [] {
+    int32_t count = 0;
+    EXPECT(attn_device_count(ATTN_BACKEND_CUDA, &count, nullptr) == ATTN_OK && count == 2);
+    driver().devices.clear();
+    expect_unavailable({"no CUDA device"});
+    attn_error error = ATTN_ERROR_INIT;
+    attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
+    desc.backend = ATTN_BACKEND_CUDA;
+    attn_context *context = nullptr;
+    EXPECT(attn_context_create(&desc, &context, &error) == ATTN_ERROR_BACKEND_UNAVAILABLE);
+    expect_balanced();
+  });
   run("no device", [] {
     driver().devices.clear();
     expect_unavailable({"no CUDA device"});

@@ -75,6 +75,11 @@ Result enter(const char *name) {
   return fails ? s.failing_code : kSuccess;
 }
 
+// What would break a capture, this thread's or another's, is done in relaxed mode.
+void expect_relaxed(const char *doing) {
+  if (capture_mode != kRelaxed) violation(std::string(doing) + " in a mode that capture forbids");
+}
+
 Context *current() {
   return stack.empty() ? nullptr : stack.back();
 }
@@ -106,6 +111,9 @@ void *fake_own_context() {
 }
 int fake_stack_depth() {
   return static_cast<int>(stack.size());
+}
+int fake_capture_mode() {
+  return capture_mode;
 }
 
 Result cuDriverGetVersion(int *version) {
@@ -212,6 +220,7 @@ Result cuDevicePrimaryCtxRelease(int device) {
     violation("released a primary context that is not retained");
     return kInvalidContext;
   }
+  expect_relaxed("released a primary context");
   if (--retained[device] == 0) {  // what lives in the context ends with it
     for (auto it = modules.begin(); it != modules.end();) {
       const bool its_own = (*it)->context == &primaries[device];
@@ -262,7 +271,7 @@ Result cuModuleLoadDataEx(Module **module, const void *image, unsigned num_optio
     return code;
   }
   if (!is_primary(current())) return kInvalidContext;
-  if (capture_mode != kRelaxed) violation("loaded a module in a mode that capture forbids");
+  expect_relaxed("loaded a module");
   constexpr uint32_t kFatbinMagic = 0xba55ed50;
   uint32_t magic;
   std::memcpy(&magic, image, sizeof magic);
@@ -280,6 +289,7 @@ Result cuModuleUnload(Module *module) {
     return kInvalidHandle;
   }
   if (current() != module->context) return kInvalidContext;
+  expect_relaxed("unloaded a module");
   for (auto it = functions.begin(); it != functions.end();) {
     const bool own_function = (*it)->module == module;
     if (own_function) delete *it;
@@ -381,6 +391,7 @@ Result cuEventRecord(Event *event, void *) {
 
 Result cuEventSynchronize(Event *event) {
   ENTER();
+  expect_relaxed("waited for an event");
   return events.count(event) != 0 ? kSuccess : kInvalidHandle;
 }
 

@@ -61,3 +61,4 @@ struct State {
 //   void *fake_primary(int device);  // a caller's context: the primary one of a device,
 //   void *fake_own_context();        // or one of its own
 //   int fake_stack_depth();          // contexts on the calling thread's stack
+//   int fake_capture_mode();         // the calling thread's, 0 if nobody changed it

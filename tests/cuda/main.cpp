@@ -7,6 +7,7 @@
 
 int main(int argc, char **argv) {
   if (argc == 2 && std::strcmp(argv[1], "--without-driver") == 0) return scenario::without_driver();
+  if (argc == 2 && std::strcmp(argv[1], "--without-device") == 0) return scenario::without_device();
   if (argc > 1) {
     std::printf(
         "usage: LD_LIBRARY_PATH=<folder of the fake libcuda.so.1> attn-cuda-host\n"
@@ -16,6 +17,7 @@ int main(int argc, char **argv) {
   scenario::driver();
   scenario::absence("/proc/self/exe");
   scenario::failures();
+  scenario::limits();
   scenario::use();
   return scenario::finish();
 }

@@ -109,6 +109,7 @@ void expect_balanced() {
   EXPECT_IN(std::to_string(s.events), s.events == 0);
   EXPECT_IN(std::to_string(s.abandoned), s.abandoned == 0);
   EXPECT(stack_depth() == 0);
+  EXPECT(fake_call<int>("fake_capture_mode") == 0);
   for (const std::string &text : s.violations) EXPECT_IN(text, false);
 }
 

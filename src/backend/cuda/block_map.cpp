@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/saturating.hpp"
 #include "kernels/cuda/sm80/sdpa/block_map_params.hpp"
 
 namespace attn::cuda {
@@ -47,9 +48,9 @@ size_t block_map_bytes(const sdpa::Problem &problem) {
   if (!problem.has(ATTN_SDPA_BLOCK_SPARSE)) return 0;
   const attn_sdpa_desc &d = problem.d;
   const int64_t words = ceil_div(ceil_div(d.max_seqlen_k, d.block_size_k), 32);
-  return static_cast<size_t>(d.max_batch * d.num_q_heads *
-                             ceil_div(d.max_seqlen_q, d.block_size_q) * words) *
-         sizeof(uint32_t);
+  return static_cast<size_t>(
+      saturating_product({d.max_batch, d.num_q_heads, ceil_div(d.max_seqlen_q, d.block_size_q),
+                          words, int64_t{sizeof(uint32_t)}}));
 }
 
 int32_t load_block_map(const CudaDevice &device, const ErrorSink &error) {

@@ -49,7 +49,10 @@ class Event {
 };
 
 int32_t device_count(const Driver &driver, int &count, const ErrorSink &error) {
-  return driver.check(driver.cuDeviceGetCount(&count), error, "cuDeviceGetCount");
+  const int32_t status = driver.check(driver.cuDeviceGetCount(&count), error, "cuDeviceGetCount");
+  if (status != ATTN_OK || count > 0) return status;
+  return error.fail(ATTN_ERROR_BACKEND_UNAVAILABLE, "backend",
+                    "the NVIDIA driver is there, but no CUDA device");
 }
 
 int32_t check_index(const Driver &driver, const char *field, int32_t index,
@@ -114,6 +117,7 @@ int32_t CudaDevice::time(const std::function<int32_t()> &execute, attn_stream st
   constexpr double kLeast = 3, kMost = 101;
   const Driver &driver = unit_->driver();
   const ContextScope scope(driver, unit_->context());
+  const CaptureScope capture(driver);  // somebody else's
   int32_t status = driver.check(scope.code(), error, "making the context of the device current");
   // The median over a number of runs.
   const auto measure = [&](size_t runs) {
@@ -147,10 +151,6 @@ int32_t count(int32_t &count, const ErrorSink &error) {
   int32_t status = load_driver(driver, error);
   if (status == ATTN_OK) status = device_count(*driver, devices, error);
   if (status != ATTN_OK) return status;
-  if (devices == 0) {
-    return error.fail(ATTN_ERROR_BACKEND_UNAVAILABLE, "backend",
-                      "the NVIDIA driver is there, but no CUDA device");
-  }
   Properties properties;
   for (int i = 0; i < devices; i++) {
     status = read_properties(*driver, i, properties, error);

@@ -24,6 +24,7 @@ using GetProcAddress = CUresult (*)(const char *symbol, void **function, int ver
 struct Search {
   Driver driver;
   char reason[320] = "";
+  bool started = false;  // cuInit has been called
 
   Search();
   bool found() const { return reason[0] == 0; }
@@ -47,8 +48,8 @@ Search::Search() {
     return;
   }
   look(library);
-  // A driver that has been initialised stays loaded, as it has threads and handlers of its own.
-  if (!found()) dlclose(library);
+  // A driver that was started, with success or without, may have threads and handlers of its own.
+  if (!found() && !started) dlclose(library);
 }
 
 void Search::look(void *library) {
@@ -94,6 +95,7 @@ void Search::look(void *library) {
 #undef ATTN_OPTIONAL
 #undef ATTN_REQUIRED
   if (!found()) return;
+  started = true;
   const CUresult code = driver.cuInit(0);
   if (code == CUDA_ERROR_NO_DEVICE) {
     fail("the NVIDIA driver is there, but no CUDA device (CUDA_VISIBLE_DEVICES may hide it)");

@@ -30,7 +30,8 @@ class ContextScope {
   bool pushed_ = false;
 };
 
-// Lets the thread load modules while it captures a stream, which other modes of capture forbid.
+// Lets the thread load and unload modules and wait for events while it, or another thread, captures
+// a stream: other modes of capture forbid that, and the capture would break.
 class CaptureScope {
  public:
   explicit CaptureScope(const Driver &driver) : driver_(driver) {

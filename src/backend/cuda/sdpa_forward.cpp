@@ -7,6 +7,7 @@
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
 #include "core/dtype.hpp"
+#include "core/saturating.hpp"
 #include "core/workspace.hpp"
 #include "kernels/cuda/sm80/sdpa/forward_params.hpp"
 
@@ -22,6 +23,7 @@ using sdpa::Call;
 using sdpa::Problem;
 
 constexpr size_t kMostBlockBits = size_t{1} << 30;
+constexpr int64_t kMostPartialBytes = int64_t{1} << 48;  // more than any address space has
 
 enum class Element { fp16, bf16, fp32, tf32 };
 // Kinds of the kernel: see forward.cuh.
@@ -146,12 +148,12 @@ Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
   } else if (may_split(p)) {
     // As many pieces as fill the chip, of at least four tiles each.
     constexpr int64_t kTilesAPiece = 4, kMostPieces = 128;
-    const int64_t blocks =
-        p.d.max_batch * g.heads *
-        std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m));
+    const int64_t blocks = saturating_product(
+        {p.d.max_batch, g.heads,
+         std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m))});
     const int64_t places = static_cast<int64_t>(device.num_sms()) * g.variant->blocks_per_sm;
     const int64_t pieces = ceil_div(p.d.max_seqlen_k, kTilesAPiece * config.block_n);
-    if (blocks * 3 < places * 2) {
+    if (blocks < ceil_div(places * 2, 3)) {
       g.num_splits = static_cast<int32_t>(std::clamp<int64_t>(
           std::min(places / std::max<int64_t>(blocks, 1), pieces), 1, kMostPieces));
     }
@@ -329,7 +331,8 @@ Verdict forward_serves(const Problem &p, const Device &device) {
   if (block_map_bytes(p) > kMostBlockBits) {
     return Verdict::refuses("the block lists' bits would take more than 1 GiB of workspace");
   }
-  if (planned_geometry(p, cuda_of(device)).variant == nullptr) {
+  const Geometry g = planned_geometry(p, cuda_of(device));
+  if (g.variant == nullptr) {
     return Verdict::refuses(
         "head_dim_qk is above what a tile in this device's shared memory can hold");
   }
@@ -337,6 +340,10 @@ Verdict forward_serves(const Problem &p, const Device &device) {
   if (p.d.max_seqlen_q * p.group >= kMost || p.d.max_seqlen_k >= kMost ||
       most_queries(p) >= kMost) {
     return Verdict::refuses("sequences are longer than 2^30 rows");
+  }
+  if (saturating_product({g.num_splits, most_queries(p), p.d.num_q_heads, p.d.head_dim_v,
+                          int64_t{sizeof(float)}}) > kMostPartialBytes) {
+    return Verdict::refuses("partial results of that many pieces take more than 2^48 bytes");
   }
   return Verdict::serves();
 }
@@ -389,10 +396,17 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   f.m_blocks = static_cast<int32_t>(
       std::max<int64_t>(f.tail, ceil_div(call.seqlen_q * g.pack, config.block_m)));
   f.v_chunks = static_cast<int32_t>(ceil_div(p.d.head_dim_v, config.head_dim_v));
+  const int64_t pairs = (call.batch + f.tail) * g.heads;
+  const int64_t blocks = saturating_product({pairs, f.m_blocks, f.num_splits, f.v_chunks});
+  if (blocks == 0) return ATTN_OK;  // there is no query
+  if (blocks > INT32_MAX) {
+    return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
+                      "this call needs %lld blocks; a grid has at most %d",
+                      static_cast<long long>(blocks), INT32_MAX);
+  }
   // Pairs whose keys and values fit in the L2 together take turns block by block, the heaviest
   // blocks first; but enough pairs to fill the chip.
   constexpr int64_t kResident = 16 << 20;
-  const int64_t pairs = (call.batch + f.tail) * g.heads;
   const int64_t pair_bytes = std::max<int64_t>(
       1, call.seqlen_k * (p.d.head_dim_qk + p.d.head_dim_v) * config.element_bytes);
   const int64_t sharing = p.group / g.pack;  // pairs that share keys and values
@@ -405,12 +419,6 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   f.section_blocks = Divider(std::max<int64_t>(1, section * f.m_blocks));
   f.splits = Divider(f.num_splits);
   f.chunks = Divider(f.v_chunks);
-  const int64_t blocks = pairs * f.m_blocks * f.num_splits * f.v_chunks;
-  if (blocks > INT32_MAX) {
-    return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
-                      "this call needs %lld blocks; a grid has at most %d",
-                      static_cast<long long>(blocks), INT32_MAX);
-  }
   const LaunchShape shape = {.grid = {static_cast<uint32_t>(blocks), 1, 1},
                              .threads = static_cast<uint32_t>(config.threads()),
                              .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};

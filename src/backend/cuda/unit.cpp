@@ -94,6 +94,7 @@ int32_t Unit::open(const Driver &driver, int index, std::shared_ptr<const Unit> 
 // At the end of the process the driver may be gone already: then its calls fail, and do no harm.
 Unit::~Unit() {
   if (context_ == nullptr) return;
+  const CaptureScope capture(driver_);  // somebody else's
   {
     const ContextScope scope(driver_, context_);
     for (const CUmodule module : modules_) {
