@@ -8,7 +8,8 @@ Suites (all, unless --suite says otherwise):
   split     one query against a long cache; no bar
   host      what execute costs the host beyond the driver's launch; bar: 3 microseconds
 
-With --seqlen: one problem from --batch, --heads, --kv-heads, --headdim, --dtype, --causal instead.
+With any of --batch, --heads, --kv-heads, --seqlen, --seqlen-k, --headdim, --dtype, --causal,
+--backward, --both: that one problem instead, always beside the peers.
 
 Writes one JSON file (schema: see HACKING.md) and prints a table. Exits with 1 if a bar is missed.
 """
@@ -133,23 +134,42 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: not to report")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"],
                         help="cpu: tiny shapes on the CPU, to try this program")
+    parser.add_argument("--warmup", type=int, default=3, help="untimed calls of each contender")
+    parser.add_argument("--iters", type=int, default=0, help="calls a turn; default: by time")
     one = parser.add_argument_group("one problem")
-    one.add_argument("--batch", type=int, default=1)
-    one.add_argument("--heads", type=int, default=16)
-    one.add_argument("--kv-heads", type=int, default=0, help="default: as many as --heads")
-    one.add_argument("--seqlen", type=int, help="of queries and keys")
-    one.add_argument("--seqlen-k", type=int, default=0, help="of keys, if other than --seqlen")
-    one.add_argument("--headdim", type=int, default=128)
-    one.add_argument("--dtype", default="bf16", choices=["bf16", "fp16", "fp32"])
-    one.add_argument("--causal", action="store_true")
-    one.add_argument("--backward", action="store_true", help="the backward pass alone")
-    one.add_argument("--both", action="store_true", help="forward, and forward with backward")
-    one.add_argument("--warmup", type=int, default=3, help="untimed calls of each contender")
-    one.add_argument("--iters", type=int, default=0, help="calls a turn; default: by time")
+    for name, default, about in (("batch", 1, ""), ("heads", 16, ""),
+                                 ("kv-heads", None, "default: as many as --heads"),
+                                 ("seqlen", 4096, "of queries and keys; "),
+                                 ("seqlen-k", None, "of keys; default: as --seqlen"),
+                                 ("headdim", 128, "")):
+        one.add_argument(f"--{name}", type=positive, metavar="N",
+                         help=about + (f"default: {default}" if default else ""))
+    one.add_argument("--dtype", choices=["bf16", "fp16", "fp32"], help="default: bf16")
+    for name, about in (("causal", "the last query sees the last key"), ("backward", "the backward pass alone"),
+                        ("both", "forward, and forward with backward")):
+        one.add_argument(f"--{name}", action="store_true", help=about)
     arguments = parser.parse_args(argv)
-    if arguments.kv_heads == 0:
-        arguments.kv_heads = arguments.heads
+    given = [name for name in ("batch", "heads", "kv_heads", "seqlen", "seqlen_k", "headdim",
+                               "dtype", "causal", "backward", "both") if getattr(arguments, name)]
+    arguments.one = bool(given)
+    if given and arguments.suite:
+        parser.error(f"--{given[0].replace('_', '-')} names one problem, which is of no --suite")
+    arguments.batch = arguments.batch or 1
+    arguments.heads = arguments.heads or 16
+    arguments.kv_heads = arguments.kv_heads or arguments.heads
+    if arguments.heads % arguments.kv_heads:
+        parser.error(f"--kv-heads is {arguments.kv_heads}; it must divide --heads, "
+                     f"{arguments.heads}")
+    arguments.seqlen = arguments.seqlen or 4096
+    arguments.headdim = arguments.headdim or 128
+    arguments.dtype = arguments.dtype or "bf16"
     return arguments
+
+
+def positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not positive")
+    return value
 
 
 def find_build(given: pathlib.Path | None, device: str) -> pathlib.Path:
@@ -196,7 +216,7 @@ def main(argv: list[str] | None = None) -> int:
     packed = (build / "bin").exists()
     session = suites.Session(
         library, effort, arguments.filter, arguments.implementation,
-        arguments.peers or arguments.seqlen is not None,
+        arguments.peers or arguments.one,
         build / ("bin/bench-gpu-overhead" if packed else "tests/bench/bench-gpu-overhead"),
         small=not cuda)
     info = library.info()
@@ -225,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
             record["rows"].append(shortened(row))
             print(line_of(record["rows"][-1]), flush=True)
 
-    if arguments.seqlen is not None:
+    if arguments.one:
         shape = Shape(arguments.batch, arguments.seqlen, arguments.seqlen_k or arguments.seqlen,
                       arguments.heads, arguments.kv_heads, arguments.headdim, arguments.causal)
         take(suites.ad_hoc(session, shape, arguments.dtype, backward=arguments.backward,
@@ -246,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     out = arguments.out
     if out is None and cuda and arguments.peers and not (
             arguments.suite or arguments.filter or arguments.implementation or arguments.quick
-            or arguments.seqlen is not None):
+            or arguments.one):
         out = RESULTS / f"gpu-{now:%Y-%m-%d}-{slug(record['device'])}.json"
     if out:
         write(out, record)

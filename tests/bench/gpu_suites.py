@@ -289,7 +289,7 @@ def ad_hoc(session: Session, shape: Shape, dtype: str, *, backward: bool, both: 
         return
     row = base(row_id + ("/both" if both else "/backward"), "ad-hoc", shape, dtype)
     row.update(op="sdpa_forward_backward" if both else "sdpa_backward", implementation="none",
-               error_text=f"{session.library.device} has no backward pass yet in libattn",
+               error_text="libattn has no backward pass on CUDA yet",
                cache=cache_of(session, shape, dtype))
     torch = session.torch
     tensors = random_qkv(torch, session.library.device, shape, dtype)
