@@ -170,6 +170,32 @@ std::string contexts(Session &) {
   return {};
 }
 
+// attn_build_info says what is built in, or why not, and calls of a backend that is not say so too.
+std::string build_info(Session &) {
+  const std::string text = attn_build_info();
+  const struct {
+    int32_t backend;
+    const char *line;
+  } backends[] = {{ATTN_BACKEND_CPU, "\ncpu: "},
+                  {ATTN_BACKEND_CUDA, "\ncuda: "},
+                  {ATTN_BACKEND_HIP, "\nhip: "}};
+  for (const auto &row : backends) {
+    const size_t at = text.find(row.line);
+    if (at == std::string::npos) return text + " has no" + row.line;
+    const std::string said = text.substr(at + std::strlen(row.line));
+    const bool built = said.starts_with("yes");
+    if (!built && !said.starts_with("no")) return row.line + said + ": neither yes nor no";
+    attn_error error = ATTN_ERROR_INIT;
+    int32_t count = -1;
+    const int32_t status = attn_device_count(row.backend, &count, &error);
+    const bool no_build = std::strstr(error.message, "this build of libattn has no") != nullptr;
+    if (built ? no_build : status != ATTN_ERROR_BACKEND_UNAVAILABLE || !no_build || count != 0) {
+      return row.line + said + " attn_device_count says: " + error.message;
+    }
+  }
+  return {};
+}
+
 std::string log_lines(Session &) {
   int lines = 0;
   attn_context_desc desc = ATTN_CONTEXT_DESC_INIT;
@@ -286,10 +312,13 @@ void run_library(Session &session) {
   const struct {
     const char *name;
     std::string (*run)(Session &);
-  } tests[] = {
-      {"library/grown-structs", grown_structs}, {"library/error-record", error_record},
-      {"library/contexts", contexts},           {"library/log", log_lines},
-      {"library/tuning", tuning_text},          {"library/text-functions", text_functions}};
+  } tests[] = {{"library/grown-structs", grown_structs},
+               {"library/error-record", error_record},
+               {"library/contexts", contexts},
+               {"library/build-info", build_info},
+               {"library/log", log_lines},
+               {"library/tuning", tuning_text},
+               {"library/text-functions", text_functions}};
   for (const auto &test : tests) {
     if (!session.wanted(test.name)) continue;
     if (session.options.list) {
