@@ -342,6 +342,16 @@ void sizes(std::vector<SdpaCase> &rows) {
                       .page_size = n % 2 == 0 ? 16 : 64, .hq = 8, .hkv = 2, .dqk = 64,
                       .sq = {2, 2, 2}, .sk = {n, n / 2 + 2, 3}, .bench = n == 4099});
     }
+    // Heads of a token side by side: odd numbers of heads, rows in fours and eights, head dims that
+    // are no whole tiles, whole blocks beside blocks with hidden keys.
+    for (int32_t heads : {2, 3, 8}) {
+      rows.push_back({.name = std::string("sdpa/decode/heads-") + name + "-" + std::to_string(heads),
+                      .flags = kStats | (heads == 3 ? kCausal : 0), .q_dtype = dtype,
+                      .kv_layout = heads == 8 ? kTable : ATTN_LAYOUT_DENSE, .page_size = heads == 8 ? 16 : 0,
+                      .hq = heads == 2 ? 16 : 4 * heads, .hkv = heads,
+                      .dqk = heads == 3 ? 96 : heads == 2 ? 192 : 128, .dv = heads == 2 ? 96 : 0,
+                      .sq = {heads == 3 ? 3 : 1, 1}, .sk = {200, 1111}, .quick = heads == 3});
+    }
     rows.push_back({.name = std::string("sdpa/prefill/serving-") + name, .flags = kLse | kCausal,
                     .q_dtype = dtype, .q_layout = kRagged, .kv_layout = kTable, .page_size = 16,
                     .hq = 8, .hkv = 2, .dqk = 64, .sq = {1, 130, 1, 0, 64, 7},

@@ -37,7 +37,7 @@ Scratch make_scratch(const sdpa::Problem &problem) {
   s.o = take(rows * dv);
   s.m = take(rows);
   s.l = take(rows);
-  s.s = take(rows_per_head(problem) * kBlock);
+  s.s = take(padded(rows) * kBlock);
   s.wide_k = take(kBlock * dqk);
   s.wide_v = take(problem.latent() ? 0 : kBlock * dv);
   return s;

@@ -17,7 +17,8 @@ inline constexpr int kBlock = 32;
 // Bounds on the rows (query, query head) of one task: their state must stay in a core's cache.
 inline constexpr int kMaxQueries = 16;
 inline constexpr int kMaxRowsPerHead = 512;
-inline constexpr int kRowsPerTask = 64;
+inline constexpr int kRowsPerTask = 64;  // aimed at with several heads
+inline constexpr int kMaxRowsPerTask = kMaxRowsPerHead;
 
 // AUTO: pieces of this many keys, or longer ones where a sequence would need more than kMaxSplits.
 inline constexpr int64_t kAutoSplit = 1024;
@@ -60,7 +61,7 @@ struct Scratch {
   int64_t o = 0;       // [rows][dv_pad]
   int64_t m = 0;       // [rows] running maximum
   int64_t l = 0;       // [rows] running sum
-  int64_t s = 0;       // [rows of a head][kBlock] scores, then weights
+  int64_t s = 0;       // [rows][kBlock] scores, then weights
   int64_t wide_k = 0;  // [kBlock][dqk_pad] fp32 copy of a block, where K is not read in place
   int64_t wide_v = 0;  // [kBlock][dv_pad]
   int64_t floats = 0;  // in all

@@ -1,9 +1,10 @@
 // The SIMD part of decode, compiled once for each instruction set.
 //
-// A block is 32 keys of one key head. Its scores are dot products with lanes along the head dim (K
-// is read once, in the order in which it lies, for up to four rows at a time); its output is an
-// outer product with lanes along head_dim_v. While a block is computed, the next one is prefetched:
-// the pointers of its tokens have been resolved already, so a page's place in memory costs nothing.
+// A block is 32 keys of some key heads. A head's scores are dot products with lanes along the head
+// dim (K is read once, in the order in which it lies, for up to four rows at a time); its output is
+// an outer product with lanes along head_dim_v. While a block is computed, the next one is
+// prefetched: the pointers of its tokens have been resolved already, so a page's place in memory
+// costs nothing. decode_pairs-inl.hpp has another order for heads that lie side by side.
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -37,6 +38,7 @@ inline constexpr int kTileRows = 4;
 inline constexpr int kTileRows = 2;
 #endif
 inline constexpr int kTileKeys = 4;
+inline constexpr int kScoreKeys = HWY_TARGET == HWY_AVX3 ? 16 : 4;  // stored together
 
 // kBf16Dot: K of bf16 against queries of bf16, with the dot-product instruction of the CPU.
 enum class Format { kFp32, kFp16, kBf16, kBf16Dot };
@@ -236,6 +238,19 @@ HWY_INLINE hn::Vec<hn::FixedTag<float, 4>> fold_blocks(Op op, V v) {
 }
 #endif
 
+#if HWY_TARGET != HWY_SCALAR
+// In each block of four lanes: the sums or maxima over that block of a, b, c and e.
+template <class Op>
+HWY_INLINE VF fold_four(Op op, VF a, VF b, VF c, VF e) {
+  const DF d;
+  const hn::Repartition<uint64_t, DF> d64;
+  const auto ab = hn::BitCast(d64, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+  const auto ce = hn::BitCast(d64, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+  return op(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
+            hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
+}
+#endif
+
 // Writes the sums or maxima over the lanes of four vectors.
 template <class Op>
 HWY_INLINE void store_folded(Op op, VF a, VF b, VF c, VF e, float *HWY_RESTRICT to) {
@@ -246,69 +261,109 @@ HWY_INLINE void store_folded(Op op, VF a, VF b, VF c, VF e, float *HWY_RESTRICT 
   to[2] = hn::GetLane(c);
   to[3] = hn::GetLane(e);
 #else
-  const DF d;
-  const hn::Repartition<uint64_t, DF> d64;
-  const auto ab = hn::BitCast(d64, op(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
-  const auto ce = hn::BitCast(d64, op(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
-  const VF folded = op(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)),
-                       hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
-  hn::StoreU(fold_blocks(op, folded), hn::FixedTag<float, 4>(), to);
+  hn::StoreU(fold_blocks(op, fold_four(op, a, b, c, e)), hn::FixedTag<float, 4>(), to);
 #endif
 }
 
-// Memory to fetch while a block is computed, in ascending order of addresses and a few lines at a
+#if HWY_TARGET == HWY_AVX3
+// Block r of the result: the sum over the blocks of v[r].
+HWY_INLINE VF sum_blocks(const VF *v) {
+  const auto pair = [](VF a, VF b) ATTN_INLINE_LAMBDA {
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a.raw, b.raw, 0x44),
+                         _mm512_shuffle_f32x4(a.raw, b.raw, 0xee));
+  };
+  const __m512 ab = pair(v[0], v[1]), cd = pair(v[2], v[3]);
+  return VF{_mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd))};
+}
+
+// Writes block r of each of four vectors, side by side, to to + r * stride.
+HWY_INLINE void store_blocks(const float *HWY_RESTRICT from, float *HWY_RESTRICT to,
+                             int64_t stride) {
+  const __m512 a = _mm512_load_ps(from), b = _mm512_load_ps(from + 16),
+               c = _mm512_load_ps(from + 32), e = _mm512_load_ps(from + 48);
+  const __m512 ab01 = _mm512_shuffle_f32x4(a, b, 0x44), ab23 = _mm512_shuffle_f32x4(a, b, 0xee);
+  const __m512 ce01 = _mm512_shuffle_f32x4(c, e, 0x44), ce23 = _mm512_shuffle_f32x4(c, e, 0xee);
+  _mm512_storeu_ps(to, _mm512_shuffle_f32x4(ab01, ce01, 0x88));
+  _mm512_storeu_ps(to + stride, _mm512_shuffle_f32x4(ab01, ce01, 0xdd));
+  _mm512_storeu_ps(to + 2 * stride, _mm512_shuffle_f32x4(ab23, ce23, 0x88));
+  _mm512_storeu_ps(to + 3 * stride, _mm512_shuffle_f32x4(ab23, ce23, 0xdd));
+}
+#endif
+
+// Memory to fetch while a block is computed, in ascending order of addresses and a little at a
 // time: bursts fill the line buffers and stall the loads behind them, and rows in another order
-// cost a third of the bandwidth.
+// cost a third of the bandwidth. The addresses are listed beforehand, so that a step is short.
 class Stream {
  public:
   Stream() = default;
+  Stream(const Stream &) = delete;
+
+  void clear() { next_ = end_ = unit_; }
   // `bytes` from each of rows[0 .. n) + offset, in `steps` calls of step().
-  Stream(const char *const *rows, int n, int64_t offset, int64_t bytes, int64_t steps)
-      : row_(rows), last_(rows + n), offset_(offset), bytes_(bytes) {
-    if (n == 0 || bytes <= 0) return;
-    run_ = ceil_div(n * ceil_div(bytes, 64), std::max<int64_t>(steps, 1)) * 64;
-    at_ = *row_ + offset_;
-    end_ = at_ + bytes_;
+  void list(const char *const *rows, int n, int64_t offset, int64_t bytes, int64_t steps) {
+    clear();
+    const int64_t row_lines = ceil_div(bytes, 64);
+    const int64_t step_lines =
+        ceil_div(n * row_lines, std::clamp<int64_t>(steps, 1, kMaxUnits / 2));
+    const int64_t lines = std::min(row_lines, step_lines);
+    if (lines <= 0) return;
+    unit_bytes_ = ceil_div(lines, 2) * 2 * 64;
+    units_a_step_ = step_lines / lines;
+    for (int row = 0; row < n; row++) {
+      const char *at = rows[row] + offset;
+      for (int64_t i = 0; i < bytes && end_ < unit_ + kMaxUnits; i += unit_bytes_) {
+        *end_++ = at + i;
+      }
+    }
   }
 
+  void rest() {
+    while (next_ != end_) step();
+  }
   HWY_INLINE void step() {
-    if (run_ == 0) return;
-    const char *at = at_;
-    const char *stop = std::min(at + run_, end_);
-    for (; at < stop; at += 64) __builtin_prefetch(at);
-    at_ = at;
-    if (at >= end_) next_row();
+    const char *const *const stop = std::min<const char *const *>(next_ + units_a_step_, end_);
+    for (; next_ != stop; next_++) {
+      const char *at = *next_, *const unit_end = at + unit_bytes_;
+      for (; at != unit_end; at += 128) {
+        __builtin_prefetch(at);
+        __builtin_prefetch(at + 64);
+      }
+    }
   }
 
  private:
-  HWY_INLINE void next_row() {
-    if (++row_ == last_) {
-      run_ = 0;
-      return;
-    }
-    at_ = *row_ + offset_;
-    end_ = at_ + bytes_;
-  }
+  static constexpr int64_t kMaxUnits = 1024;
 
-  const char *const *row_ = nullptr;
-  const char *const *last_ = nullptr;
-  int64_t offset_ = 0, bytes_ = 0;
-  int64_t run_ = 0;  // bytes a step
-  const char *at_ = nullptr, *end_ = nullptr;
+  int64_t unit_bytes_ = 0, units_a_step_ = 0;
+  const char *const *next_ = unit_;
+  const char **end_ = unit_;
+  const char *unit_[kMaxUnits];
+};
+
+// Rows of K or V of one head.
+struct Rows {
+  const char *const *token;
+  int64_t offset;  // of the head
+  HWY_INLINE const char *at(int key) const { return token[key] + offset; }
 };
 
 template <int M, Format F, bool kPrefetch>
-HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int64_t depth,
-                             const char *const *k, int n, Stream &next, float *HWY_RESTRICT s) {
+HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int64_t depth, Rows k,
+                             int n, Stream &next, float *HWY_RESTRICT s) {
   const DF d;
+#if HWY_TARGET == HWY_AVX3
+  // Four rows times four keys are folded into one vector: a third of the shuffles.
+  alignas(64) float quads[kScoreKeys / kTileKeys * kLanes];
+#endif
   for (int key = 0; key < n; key += kTileKeys) {
-    const char *HWY_RESTRICT rows[kTileKeys] = {k[key], k[key + 1], k[key + 2], k[key + 3]};
+    const char *HWY_RESTRICT rows[kTileKeys] = {k.at(key), k.at(key + 1), k.at(key + 2),
+                                                k.at(key + 3)};
     VF acc[M][kTileKeys];
     unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
       unroll<kTileKeys>([&](auto t) ATTN_INLINE_LAMBDA { acc[r][t] = hn::Zero(d); });
     });
+    if (kPrefetch) next.step();
     for (int64_t at = 0; at < depth; at += kPair) {
-      if (kPrefetch) next.step();
 #if ATTN_DECODE_BF16_DOT
       if constexpr (F == Format::kBf16Dot) {
         // 32 elements of 16 bits are as long as 16 floats.
@@ -336,6 +391,19 @@ HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int6
         });
       });
     }
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (M == 4) {
+      VF rows_folded[4];
+      unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
+        rows_folded[r] = fold_four(Sum(), acc[r][0], acc[r][1], acc[r][2], acc[r][3]);
+      });
+      hn::Store(sum_blocks(rows_folded), d, quads + key % kScoreKeys / kTileKeys * kLanes);
+      if ((key + kTileKeys) % kScoreKeys == 0) {
+        store_blocks(quads, s + key + kTileKeys - kScoreKeys, kBlock);
+      }
+      continue;
+    }
+#endif
     unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
       store_folded(Sum(), acc[r][0], acc[r][1], acc[r][2], acc[r][3], s + r * kBlock + key);
     });
@@ -343,8 +411,8 @@ HWY_NOINLINE void score_tile(const float *HWY_RESTRICT q, int64_t q_stride, int6
 }
 
 template <Format F, bool kPrefetch>
-void score_rows(int rows, const float *q, int64_t q_stride, int64_t depth, const char *const *k,
-                int n, Stream &next, float *s) {
+void score_rows(int rows, const float *q, int64_t q_stride, int64_t depth, Rows k, int n,
+                Stream &next, float *s) {
   switch (rows) {
     case 1:
       return score_tile<1, F, kPrefetch>(q, q_stride, depth, k, n, next, s);
@@ -362,10 +430,10 @@ void score_rows(int rows, const float *q, int64_t q_stride, int64_t depth, const
   }
 }
 
-// n must be a multiple of kTileKeys.
+// n must be a multiple of kScoreKeys.
 template <Format F>
-void scores(int rows, const float *q, int64_t q_stride, int64_t depth, const char *const *k, int n,
-            Stream &next, float *s) {
+void scores(int rows, const float *q, int64_t q_stride, int64_t depth, Rows k, int n, Stream &next,
+            float *s) {
   for (int r = 0; r < rows; r += kTileRows) {
     const int tile = std::min(kTileRows, rows - r);
     if (r == 0) {
@@ -380,8 +448,8 @@ void scores(int rows, const float *q, int64_t q_stride, int64_t depth, const cha
 
 template <int M, int P, Format F, bool kPrefetch>
 HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride,
-                              const float *HWY_RESTRICT alpha, const float *HWY_RESTRICT p,
-                              const char *const *v, int n, int64_t at, Stream &next) {
+                              const float *HWY_RESTRICT alpha, const float *HWY_RESTRICT p, Rows v,
+                              int n, int64_t at, Stream &next) {
   const DF d;
   VF acc[M][2 * P];
   unroll<M>([&](auto r) ATTN_INLINE_LAMBDA {
@@ -391,8 +459,8 @@ HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride,
     });
   });
   for (int key = 0; key < n; key++) {
-    if (kPrefetch) next.step();
-    const char *HWY_RESTRICT row = v[key];
+    if (kPrefetch && key % kTileKeys == 0) next.step();
+    const char *HWY_RESTRICT row = v.at(key);
     VF w[M];
     unroll<M>([&](auto r) ATTN_INLINE_LAMBDA { w[r] = hn::Set(d, p[r * kBlock + key]); });
     unroll<P>([&](auto c) ATTN_INLINE_LAMBDA {
@@ -412,8 +480,8 @@ HWY_NOINLINE void output_tile(float *HWY_RESTRICT o, int64_t o_stride,
 }
 
 template <int M, Format F, bool kPrefetch>
-void output_columns(float *o, int64_t o_stride, const float *alpha, const float *p,
-                    const char *const *v, int n, int64_t columns, Stream &next) {
+void output_columns(float *o, int64_t o_stride, const float *alpha, const float *p, Rows v, int n,
+                    int64_t columns, Stream &next) {
   int64_t at = 0;
   for (; at + 2 * kPair <= columns; at += 2 * kPair) {
     output_tile<M, 2, F, kPrefetch>(o, o_stride, alpha, p, v, n, at, next);
@@ -422,8 +490,8 @@ void output_columns(float *o, int64_t o_stride, const float *alpha, const float 
 }
 
 template <Format F, bool kPrefetch>
-void output_rows(int rows, float *o, int64_t o_stride, const float *alpha, const float *p,
-                 const char *const *v, int n, int64_t columns, Stream &next) {
+void output_rows(int rows, float *o, int64_t o_stride, const float *alpha, const float *p, Rows v,
+                 int n, int64_t columns, Stream &next) {
   switch (rows) {
     case 1:
       return output_columns<1, F, kPrefetch>(o, o_stride, alpha, p, v, n, columns, next);
@@ -442,8 +510,8 @@ void output_rows(int rows, float *o, int64_t o_stride, const float *alpha, const
 }
 
 template <Format F>
-void outputs(int rows, float *o, int64_t o_stride, const float *alpha, const float *p,
-             const char *const *v, int n, int64_t columns, Stream &next) {
+void outputs(int rows, float *o, int64_t o_stride, const float *alpha, const float *p, Rows v,
+             int n, int64_t columns, Stream &next) {
   for (int r = 0; r < rows; r += kTileRows) {
     const int tile = std::min(kTileRows, rows - r);
     float *to = o + r * o_stride;
@@ -654,8 +722,11 @@ struct Task {
 inline bool sees_nothing(const Task &t, int64_t first, int64_t end) {
   return (end <= t.any.lo || first >= t.any.hi) && first >= t.any.sink;
 }
-inline bool all_see(const Task &t, int64_t first, int64_t end) {
-  return !t.elementwise && ((first >= t.all.lo && end <= t.all.hi) || end <= t.all.sink);
+// Whether the block has all its keys and each row sees all of them.
+inline bool all_see(const Task &t, const Tokens &tokens) {
+  const int64_t first = tokens.first, end = first + kBlock;
+  return !t.elementwise && tokens.n == kBlock && tokens.present == ~0u &&
+         ((first >= t.all.lo && end <= t.all.hi) || end <= t.all.sink);
 }
 
 void pack_queries(const Task &t) {
@@ -735,9 +806,8 @@ void visibility(const Task &t, int head, const Tokens &tokens, uint32_t *HWY_RES
 }
 
 // Softcap, bias and ALiBi on the scores of one row; a bias of -inf hides its key.
-void adjust(const Task &t, int head, int row, const Tokens &tokens, uint32_t &visible) {
+void adjust(const Task &t, int head, int row, const Tokens &tokens, float *s, uint32_t &visible) {
   const DF d;
-  float *s = t.s + row * kBlock;
   const int query = t.query_of(row), q_head = t.q_head(head, row);
   if (t.d.softcap <= 0) {
     for (int key = 0; key < kBlock; key++) s[key] *= t.score_scale;
@@ -841,8 +911,8 @@ HWY_INLINE void weigh(int rows, float scale, float *HWY_RESTRICT s, const uint32
   }
 }
 
-void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64_t depth,
-                     const char *const *k, int n, Stream &next, float *s) {
+void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64_t depth, Rows k,
+                     int n, Stream &next, float *s) {
   switch (f) {
     case Format::kFp32:
       return scores<Format::kFp32>(rows, q, q_stride, depth, k, n, next, s);
@@ -858,7 +928,7 @@ void dispatch_scores(Format f, int rows, const float *q, int64_t q_stride, int64
 }
 
 void dispatch_outputs(Format f, int rows, float *o, int64_t o_stride, const float *alpha,
-                      const float *p, const char *const *v, int n, int64_t columns, Stream &next) {
+                      const float *p, Rows v, int n, int64_t columns, Stream &next) {
   switch (f) {
     case Format::kFp32:
       return outputs<Format::kFp32>(rows, o, o_stride, alpha, p, v, n, columns, next);
@@ -870,37 +940,33 @@ void dispatch_outputs(Format f, int rows, float *o, int64_t o_stride, const floa
   }
 }
 
-// Row pointers of one head: in place, or into a widened copy.
-void rows_of_head(const View &view, int64_t pad, const char *const *tokens, int n, int head,
-                  float *wide, const char **rows) {
+// The rows of one head: in place, or in a widened copy.
+Rows rows_of_head(const View &view, int64_t pad, const char *const *tokens, int n, int head,
+                  float *wide, const char **wide_rows) {
+  if (view.direct) return {tokens, head * view.head};
   for (int t = 0; t < n; t++) {
-    const char *row = tokens[t] + head * view.head;
-    if (view.direct) {
-      rows[t] = row;
-    } else {
-      float *to = wide + t * pad;
-      widen(row, view.element, view.dtype, view.width, view.columns, to);
-      rows[t] = reinterpret_cast<const char *>(to);
-    }
+    float *to = wide + t * pad;
+    widen(tokens[t] + head * view.head, view.element, view.dtype, view.width, view.columns, to);
+    wide_rows[t] = reinterpret_cast<const char *>(to);
   }
+  return {wide_rows, 0};
 }
 
 // The weights times V where rows do not all see the same keys, or not all keys: hidden values must
 // not be touched, they may be NaN.
-void masked_outputs(const Task &t, const uint32_t *visible, float *o, const float *alpha,
-                    const char *const *v) {
+void masked_outputs(const Task &t, const uint32_t *visible, float *s, float *o, const float *alpha,
+                    Rows v, Stream &next) {
   const int64_t stride = padded(t.d.head_dim_v);
-  Stream nothing;
   const auto compact = [&](int row, int rows) {
     const char *kept[kBlock];
     int n = 0;
     for (uint32_t left = visible[row]; left != 0; left &= left - 1) {
       const int key = __builtin_ctz(left);
-      for (int r = row; r < row + rows; r++) t.s[r * kBlock + n] = t.s[r * kBlock + key];
-      kept[n++] = v[key];
+      for (int r = row; r < row + rows; r++) s[r * kBlock + n] = s[r * kBlock + key];
+      kept[n++] = v.token[key];
     }
-    dispatch_outputs(t.v.format, rows, o + row * stride, stride, alpha + row, t.s + row * kBlock,
-                     kept, n, t.v.columns, nothing);
+    dispatch_outputs(t.v.format, rows, o + row * stride, stride, alpha + row, s + row * kBlock,
+                     {kept, v.offset}, n, t.v.columns, next);
   };
   bool uniform = true;
   for (int row = 1; row < t.rows; row++) uniform = uniform && visible[row] == visible[0];
@@ -908,72 +974,147 @@ void masked_outputs(const Task &t, const uint32_t *visible, float *o, const floa
   for (int row = 0; row < t.rows; row++) compact(row, 1);
 }
 
-// One block of keys of one head. Meanwhile fetches share number `share` of `shares` of the block
-// `next`, `heads` heads of it from next_head on, which lie side by side.
-struct Next {
-  const Tokens *tokens;  // null: nothing follows
-  int head, heads;
-  int share, shares;
-};
+// Lists what to fetch of the block `next` while another one, of n keys, is computed.
+void fetch(const Task &t, int head0, int heads, int n, const Tokens *next, Stream &next_k,
+           Stream &next_v) {
+  if (next == nullptr || next->present == 0) {
+    next_k.clear();
+    next_v.clear();
+    return;
+  }
+  const int64_t first = t.head0 + head0, tiles = int64_t{heads} * (n / kTileKeys);
+  const auto list = [&](Stream &to, const View &view, const char *const *rows, int64_t steps) {
+    const int64_t bytes = view.bytes == 0 ? 0 : (heads - 1) * view.head + view.bytes;
+    to.list(rows, next->n, first * view.head, bytes, steps);
+  };
+  list(next_k, t.k, next->k, tiles);
+  if (!t.p.latent()) list(next_v, t.v, next->v, tiles * ceil_div(t.v.columns, 2 * kPair));
+}
 
-void block(const Task &t, int head, const Tokens &tokens, const Next &next) {
+#if HWY_TARGET == HWY_AVX3
+#include "kernels/cpu/sdpa/tuned/decode_pairs-inl.hpp"
+
+// Whether blocks whose keys all rows see go through block_pairs(). This must not depend on how many
+// heads a task has: its sums are in another order, and results do not depend on threads.
+bool takes_pairs(const Task &t) {
+  return t.e.heads_inside && t.d.num_kv_heads > 1 && t.rows % 4 == 0 && t.k.direct && t.v.direct &&
+         !t.p.latent() && t.d.softcap <= 0 && !t.p.has(ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI);
+}
+
+void block_pairs(const Task &t, int heads, const Tokens &tokens, const Tokens *next) {
+  float alpha[kMaxRowsPerTask];
+  const auto run = [&t](const char *const *rows, const View &view) {
+    return Run{rows, view.head, view.bytes};
+  };
+  PairBlock b;
+  // The run of a task's heads starts at its first head.
+  const char *k[kBlock], *v[kBlock], *next_k[kBlock];
+  for (int i = 0; i < kBlock; i++) {
+    k[i] = tokens.k[i] + t.head0 * t.k.head;
+    v[i] = tokens.v[i] + t.head0 * t.v.head;
+  }
+  const bool follows = next != nullptr && next->present != 0;
+  for (int i = 0; follows && i < kBlock; i++) next_k[i] = next->k[i] + t.head0 * t.k.head;
+  b.k = run(k, t.k);
+  b.v = run(v, t.v);
+  b.next_k = run(follows ? next_k : nullptr, t.k);
+  b.heads = heads;
+  b.rows = t.rows;
+  b.depth = t.k.columns;
+  b.columns = t.v.columns;
+  b.q = t.q;
+  b.q_stride = padded(t.d.head_dim_qk);
+  b.scale = t.score_scale;
+  b.s = t.s;
+  b.s_stride = padded(heads * t.rows);
+  b.m = t.m;
+  b.l = t.l;
+  b.alpha = alpha;
+  b.o = t.o;
+  b.o_stride = padded(t.d.head_dim_v);
+  switch (t.k.format) {
+    case Format::kFp32:
+      score_pairs<Format::kFp32>(b);
+      break;
+    case Format::kFp16:
+      score_pairs<Format::kFp16>(b);
+      break;
+    case Format::kBf16:
+      score_pairs<Format::kBf16>(b);
+      break;
+    case Format::kBf16Dot:
+      score_pairs<Format::kBf16Dot>(b);
+  }
+  weigh_lanes(b);
+  switch (t.v.format) {
+    case Format::kFp32:
+      output_pairs<Format::kFp32>(b);
+      break;
+    case Format::kFp16:
+      output_pairs<Format::kFp16>(b);
+      break;
+    default:
+      output_pairs<Format::kBf16>(b);
+  }
+}
+#endif
+
+// One block of keys for `heads` heads, whose K and V lie side by side: all scores, then all
+// weights, then all outputs, so that memory is read in long runs and the weights' chains of
+// dependent operations overlap. Meanwhile fetches the block `next` (null: nothing follows).
+void block(const Task &t, int head0, int heads, const Tokens &tokens, const Tokens *next,
+           Stream &next_k, Stream &next_v) {
   const bool latent = t.p.latent();
   const int64_t q_stride = padded(t.d.head_dim_qk), o_stride = padded(t.d.head_dim_v);
-  const int first_row = head * t.rows;
-  const int n = static_cast<int>(ceil_div(tokens.n, kTileKeys)) * kTileKeys;
-  const int own_head = t.head0 + head;
+  const int n = static_cast<int>(ceil_div(tokens.n, kScoreKeys)) * kScoreKeys;
+  fetch(t, head0, heads, n, next, next_k, next_v);
 
-  Stream next_k, next_v;
-  if (next.tokens != nullptr && next.tokens->present != 0) {
-    const int from = next.tokens->n * next.share / next.shares;
-    const int count = next.tokens->n * (next.share + 1) / next.shares - from;
-    const int first = t.head0 + next.head;
-    const auto stream = [&](const View &view, const char *const *rows, int64_t steps) {
-      const int64_t bytes = view.bytes == 0 ? 0 : (next.heads - 1) * view.head + view.bytes;
-      return Stream(rows + from, count, first * view.head, bytes, steps);
-    };
-    next_k = stream(t.k, next.tokens->k, n / kTileKeys * (t.k.columns / kPair));
-    if (!latent) {
-      next_v = stream(t.v, next.tokens->v, tokens.n * ceil_div(t.v.columns, 2 * kPair));
-    }
+  const char *wide_rows[kBlock];
+  const int64_t s_stride = int64_t{t.rows} * kBlock;
+  const auto k_rows = [&](int head) {
+    return rows_of_head(t.k, q_stride, tokens.k, n, t.head0 + head, t.wide_k, wide_rows);
+  };
+  for (int head = head0; head < head0 + heads; head++) {
+    dispatch_scores(t.k.format, t.rows, t.q + head * t.rows * q_stride, q_stride, t.k.columns,
+                    k_rows(head), n, next_k, t.s + (head - head0) * s_stride);
   }
-  const char *k[kBlock];
-  const char *v[kBlock];
-  rows_of_head(t.k, q_stride, tokens.k, n, own_head, t.wide_k, k);
-  dispatch_scores(t.k.format, t.rows, t.q + first_row * q_stride, q_stride, t.k.columns, k, n,
-                  next_k, t.s);
 
-  uint32_t visible[kMaxRowsPerHead];
-  const bool full = tokens.n == kBlock && tokens.present == ~0u &&
-                    all_see(t, tokens.first, tokens.first + kBlock);
-  if (full) {
-    std::fill_n(visible, t.rows, ~0u);
-  } else {
-    visibility(t, head, tokens, visible);
-  }
+  uint32_t visible[kMaxRowsPerTask];
+  float alpha[kMaxRowsPerTask];
+  bool hidden[kMaxRowsPerTask];  // of a head: whether some row does not see all keys
+  const bool full = all_see(t, tokens);
   const bool adjusted = t.d.softcap > 0 || t.p.has(ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI);
-  float alpha[kMaxRowsPerHead];
-  bool hidden = !full;
-  if (adjusted) {
-    for (int row = 0; row < t.rows; row++) {
-      adjust(t, head, row, tokens, visible[row]);
-      hidden = hidden || visible[row] != ~0u;
+  if (full) std::fill_n(visible, t.rows * heads, ~0u);
+  std::fill_n(hidden, heads, !full);
+  for (int h = 0; h < heads; h++) {
+    float *s = t.s + h * s_stride;
+    uint32_t *seen = visible + h * t.rows;
+    if (!full) visibility(t, head0 + h, tokens, seen);
+    if (adjusted) {
+      for (int row = 0; row < t.rows; row++) {
+        adjust(t, head0 + h, row, tokens, s + row * kBlock, seen[row]);
+        hidden[h] = hidden[h] || seen[row] != ~0u;
+      }
     }
   }
-  for (int row = 0; row < t.rows; row += 4) {
-    weigh(std::min(4, t.rows - row), adjusted ? 1.0f : t.score_scale, t.s + row * kBlock,
+  const int rows = t.rows * heads, first_row = head0 * t.rows;
+  for (int row = 0; row < rows; row += 4) {
+    weigh(std::min(4, rows - row), adjusted ? 1.0f : t.score_scale, t.s + row * kBlock,
           visible + row, t.m + first_row + row, t.l + first_row + row, alpha + row);
   }
-  if (latent) {
-    std::copy_n(k, n, v);
-  } else {
-    rows_of_head(t.v, o_stride, tokens.v, n, own_head, t.wide_v, v);
-  }
-  float *o = t.o + first_row * o_stride;
-  if (hidden) {
-    masked_outputs(t, visible, o, alpha, v);
-  } else {
-    dispatch_outputs(t.v.format, t.rows, o, o_stride, alpha, t.s, v, kBlock, t.v.columns, next_v);
+
+  for (int h = 0; h < heads; h++) {
+    const int row = h * t.rows;
+    const Rows v =
+        latent ? k_rows(head0 + h)
+               : rows_of_head(t.v, o_stride, tokens.v, n, t.head0 + head0 + h, t.wide_v, wide_rows);
+    float *o = t.o + (first_row + row) * o_stride, *s = t.s + h * s_stride;
+    if (hidden[h]) {
+      masked_outputs(t, visible + row, s, o, alpha + row, v, next_v);
+    } else {
+      dispatch_outputs(t.v.format, t.rows, o, o_stride, alpha + row, s, v, kBlock, t.v.columns,
+                       next_v);
+    }
   }
 }
 
@@ -1121,26 +1262,42 @@ void run(const Exec &e, int64_t task, int thread) {
 
   const int64_t begin = split * piece, end = std::min(seq.keys, begin + piece);
   const int64_t start = next_seen(t, begin, end);
-  const auto fetch = [&](int64_t first, Tokens &to) {
+  const auto find = [&](int64_t first, Tokens &to) {
     resolve(e, seq, t.k, t.v, first, static_cast<int>(std::min<int64_t>(kBlock, end - first)), to);
   };
   Tokens tokens[2];
+  Stream next_k, next_v;
   const int passes = e.heads_inside ? 1 : heads;
   const int inner = e.heads_inside ? heads : 1;
+#if HWY_TARGET == HWY_AVX3
+  const bool pairs = takes_pairs(t);
+#else
+  constexpr bool pairs = false;
+#endif
   for (int pass = 0; pass < passes && start < end; pass++) {
     int64_t first = start;
     int now = 0;
-    fetch(first, tokens[0]);
+    find(first, tokens[0]);
+    if (!pairs) {
+      fetch(t, pass, inner, kBlock, &tokens[0], next_k, next_v);
+      next_k.rest();
+      next_v.rest();
+    }
     while (first < end) {
       const int64_t following = next_seen(t, first + kBlock, end);
       Tokens *after = nullptr;
       if (following < end) {
         after = &tokens[1 - now];
-        fetch(following, *after);
+        find(following, *after);
       }
       if (tokens[now].present != 0) {
-        for (int h = 0; h < inner; h++) {
-          block(t, pass + h, tokens[now], {after, pass, inner, h, inner});
+#if HWY_TARGET == HWY_AVX3
+        if (pairs && all_see(t, tokens[now])) {
+          block_pairs(t, inner, tokens[now], after);
+        } else
+#endif
+        {
+          block(t, pass, inner, tokens[now], after, next_k, next_v);
         }
       }
       first = following;
