@@ -6,6 +6,7 @@
 
 #include "core/workspace.hpp"
 #include "kernels/cpu/common/device.hpp"
+#include "kernels/cpu/sdpa/page_uses.hpp"
 #include "kernels/cpu/sdpa/reference/inputs.hpp"
 
 namespace attn::cpu::reference {
@@ -22,17 +23,6 @@ struct RowStatistics {
   double kept_share;  // and in the weights: 0 if a sink of +inf takes all
   double d;           // <dout, out>
   double dlse;        // 0 if not given
-};
-
-// A use of a page by a sequence: its keys `ordinal * page_size` and following.
-struct PageUse {
-  int32_t page, sequence, ordinal;
-
-  bool operator<(const PageUse &other) const {
-    if (page != other.page) return page < other.page;
-    if (sequence != other.sequence) return sequence < other.sequence;
-    return ordinal < other.ordinal;
-  }
 };
 
 // One thread's memory.
@@ -52,9 +42,6 @@ struct Memory {
 
 int64_t most_rows(const Problem &p) {
   return p.ragged_q() ? p.d.max_total_q : p.d.max_batch * p.d.max_seqlen_q;
-}
-int64_t most_page_uses(const Problem &p) {
-  return p.paged() ? p.d.max_batch * ceil_div(p.d.max_seqlen_k, p.d.page_size) : 0;
 }
 
 Memory take_memory(const Problem &p, Carver &carver) {
@@ -149,25 +136,9 @@ class Backward {
     }
   }
 
-  // Sorts the uses of pages; gives the number of pages that are used.
+  // Gives the number of pages that are used.
   int64_t group_pages() const {
-    int64_t count = 0;
-    for (int64_t b = 0; b < in_.batch; b++) {
-      const Sequence s = in_.sequences.sequence(b);
-      const int64_t pages = ceil_div(s.seqlen_k, s.page_size);
-      for (int64_t n = 0; n < pages; n++) {
-        const int32_t page = s.pages[n * s.page_stride];
-        if (page < 0) continue;
-        memory_.uses[count++] = {page, static_cast<int32_t>(b), static_cast<int32_t>(n)};
-      }
-    }
-    std::sort(memory_.uses, memory_.uses + count);
-    int64_t groups = 0;
-    for (int64_t n = 0; n < count; n++) {
-      if (n == 0 || memory_.uses[n].page != memory_.uses[n - 1].page) memory_.groups[groups++] = n;
-    }
-    memory_.groups[groups] = count;
-    return groups;
+    return cpu::group_pages(in_.sequences, in_.batch, memory_.uses, memory_.groups);
   }
 
   // dk and dv of slots [first, first + kKeyBlock) of a page, from all sequences that use it.

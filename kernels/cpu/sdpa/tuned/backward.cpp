@@ -48,13 +48,38 @@ BackwardScratch scratch_of(const attn_sdpa_desc &d) {
   return s;
 }
 
+// Floats of the gradients of keys that all tasks of paged keys together leave to be summed.
+double part_floats(const sdpa::Problem &problem) {
+  if (!problem.paged()) return 0;
+  const attn_sdpa_desc &d = problem.d;
+  return double(d.max_batch) * double(d.num_kv_heads) * double(d.max_seqlen_k) *
+         double((problem.wants(ATTN_SDPA_GRAD_K) ? d.head_dim_qk : 0) +
+                (problem.wants(ATTN_SDPA_GRAD_V) ? d.head_dim_v : 0));
+}
+
 // Counts, or carves into `exec`.
 size_t carve(const sdpa::Problem &problem, int threads, Carver carver, BackwardExec *exec) {
   const BackwardScratch scratch = scratch_of(problem.d);
   float *thread_scratch = carver.take<float>(threads * scratch.floats);
   double *sink_parts = carver.take<double>(
       problem.wants(ATTN_SDPA_GRAD_SINK) ? problem.d.max_batch * problem.d.num_q_heads : 0);
+  // Only within the limits that serves() checks do these fit.
+  const bool paged =
+      problem.paged() && (problem.wants(ATTN_SDPA_GRAD_K) || problem.wants(ATTN_SDPA_GRAD_V));
+  const int64_t keys =
+      paged ? problem.d.max_batch * problem.d.num_kv_heads * problem.d.max_seqlen_k : 0;
+  const auto take_parts = [&](uint32_t gradient, int64_t dim) {
+    return carver.take<float>(problem.wants(gradient) ? keys * dim : 0);
+  };
+  float *dk_parts = take_parts(ATTN_SDPA_GRAD_K, problem.d.head_dim_qk);
+  float *dv_parts = take_parts(ATTN_SDPA_GRAD_V, problem.d.head_dim_v);
+  PageUse *page_uses = carver.take<PageUse>(paged ? most_page_uses(problem) : 0);
+  int64_t *page_groups = carver.take<int64_t>(paged ? most_page_uses(problem) + 1 : 0);
   if (exec != nullptr) {
+    exec->dk_parts = dk_parts;
+    exec->dv_parts = dv_parts;
+    exec->page_uses = page_uses;
+    exec->page_groups = page_groups;
     exec->scratch = scratch;
     exec->thread_scratch = thread_scratch;
     exec->sink_parts = sink_parts;
@@ -80,7 +105,6 @@ Verdict backward_serves(const sdpa::Problem &problem, const Device &) {
       return Verdict::refuses("tuned backward takes no quantisation scales");
     }
   }
-  if (problem.paged()) return Verdict::refuses("tuned backward has dense and ragged keys only");
   if (problem.latent()) return Verdict::refuses("tuned backward has no latent KV");
   if (problem.has(ATTN_SDPA_DROPOUT)) return Verdict::refuses("tuned backward has no dropout");
   if (problem.has(ATTN_SDPA_BLOCK_SPARSE)) {
@@ -100,6 +124,9 @@ Verdict backward_serves(const sdpa::Problem &problem, const Device &) {
       scratch_of(d).floats > kMaxScratchFloats) {
     return Verdict::refuses("tuned backward would need more than 1 GiB of workspace a thread");
   }
+  if (part_floats(problem) > kMaxScratchFloats) {
+    return Verdict::refuses("tuned backward would need more than 1 GiB for gradients of pages");
+  }
   return Verdict::serves();
 }
 
@@ -117,6 +144,17 @@ int32_t backward_launch(const sdpa::Problem &problem, const sdpa::Call &call, co
   carve(problem, pool.num_threads(), Carver(resources.workspace), &exec);
   pool.parallel_for(exec.num_tasks(),
                     [&exec](int64_t task, int thread) { run_backward(exec, task, thread); });
+  if (problem.paged()) {
+    const bool dk = problem.wants(ATTN_SDPA_GRAD_K), dv = problem.wants(ATTN_SDPA_GRAD_V);
+    if (dk || dv) {
+      const attn_tensor &pool_of_pages = dk ? call.grads.dk : call.grads.dv;
+      pool.parallel_for(pool_of_pages.shape[0],
+                        [&exec](int64_t page, int) { clear_page(exec, page); });
+      const int64_t used =
+          group_pages(exec.sequences, call.batch, exec.page_uses, exec.page_groups);
+      pool.parallel_for(used, [&exec](int64_t group, int) { sum_page(exec, group); });
+    }
+  }
   if (problem.ragged_q() || problem.ragged_k()) {
     pool.parallel_for(problem.d.num_q_heads,
                       [&exec](int64_t head, int) { clear_ragged_rest(exec, head); });

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/common/sequence.hpp"
+#include "kernels/cpu/sdpa/page_uses.hpp"
 #include "ops/sdpa/problem.hpp"
 
 namespace attn::cpu::tuned {
@@ -41,11 +42,26 @@ struct BackwardExec {
   BackwardScratch scratch = {};
   float *thread_scratch = nullptr;  // [threads][scratch.floats]
   double *sink_parts = nullptr;     // GRAD_SINK: [batch][num_q_heads]
+  // Paged keys: what each task adds, [batch][kv head][max_seqlen_k][head dim], and by whom a page
+  // is used. A page may be used more than once, so its gradients are summed when all tasks are
+  // done.
+  float *dk_parts = nullptr, *dv_parts = nullptr;
+  PageUse *page_uses = nullptr;
+  int64_t *page_groups = nullptr;  // first use of each page, and the end
 
   int64_t num_tasks() const { return call->batch * problem->d.num_kv_heads; }
+  // The part of a key; `parts` is dk_parts or dv_parts.
+  float *part(float *parts, int64_t sequence, int64_t kv_head, int64_t key, int64_t dim) const {
+    const int64_t head = sequence * problem->d.num_kv_heads + kv_head;
+    return parts + (head * problem->d.max_seqlen_k + key) * dim;
+  }
 };
 
 void run_backward(const BackwardExec &exec, int64_t task, int thread);
+// Zeros for one page of dk and dv.
+void clear_page(const BackwardExec &exec, int64_t page);
+// The sums of one page that is used, by its place in page_groups.
+void sum_page(const BackwardExec &exec, int64_t group);
 // Zeros for tokens after the last sequence of ragged layouts.
 void clear_ragged_rest(const BackwardExec &exec, int64_t head);
 

@@ -133,6 +133,7 @@ struct Task {
   int64_t keys;
   float *base;
   bool odd_keys = false;  // some key holds NaN or Inf
+  bool holes = false;     // some key has no page
 };
 
 void read_row(const TokenView &t, TokenPlace place, int64_t head, int64_t n, float *to) {
@@ -194,11 +195,18 @@ void pack_keys(Task &t) {
   const TokenView k = token_view(t.a.k), v = token_view(t.a.v);
   float odd = 0;
   for (int64_t j = 0; j < t.keys; j++) {
-    float *row = t.at(s.k) + j * t.dqk;
-    read_row(k, t.seq.key(j), t.kv_head, t.dqk, row);
+    float *row = t.at(s.k) + j * t.dqk, *value = t.at(s.v) + j * t.dv;
+    const TokenPlace place = t.seq.key(j);
+    if (place.skipped()) {
+      t.holes = true;
+      std::fill_n(row, t.dqk, 0.0f);
+      std::fill_n(value, t.dv, 0.0f);
+    } else {
+      read_row(k, place, t.kv_head, t.dqk, row);
+      read_row(v, place, t.kv_head, t.dv, value);
+    }
     for (int64_t c = 0; c < t.dqk; c++) odd += row[c] * 0.0f;
     if (t.p.wants(ATTN_SDPA_GRAD_Q)) to_panels(row, t.dqk, j, t.keys, t.at(s.k_columns));
-    read_row(v, t.seq.key(j), t.kv_head, t.dv, t.at(s.v) + j * t.dv);
   }
   t.odd_keys = odd != 0;  // NaN
   std::fill_n(t.at(s.dk), t.keys * t.dqk_pad, 0.0f);
@@ -340,8 +348,9 @@ PanelSpan span_of(const Task &t, int64_t row) {
   return span;
 }
 
-bool elementwise(const sdpa::Problem &p) {
-  return p.has(ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS | ATTN_SDPA_BIAS);
+bool elementwise(const Task &t) {
+  return t.holes ||
+         t.p.has(ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS | ATTN_SDPA_BIAS);
 }
 
 // What bias and the masks of single keys add to the scores: [key of the tile][row of the panel].
@@ -374,8 +383,8 @@ void fill_extra(const Task &t, int64_t head, int64_t row, int64_t first, int64_t
     for (int64_t j = 0; j < keys; j++) {
       const int64_t key = first + j;
       float value = 0;
-      bool seen = true;
-      if (mask.data != nullptr) {
+      bool seen = !t.holes || !t.seq.key(key).skipped();
+      if (seen && mask.data != nullptr) {
         seen = packed_bit(static_cast<const uint8_t *>(mask.data) + mask.offset(place, head),
                           mask.last, key);
       }
@@ -477,7 +486,7 @@ void block(const Task &t, int64_t head, int64_t row, int64_t rows, int64_t first
   const int64_t panels = rows / kLanePanel;
   const int64_t tile = static_cast<int64_t>(tile_split(static_cast<size_t>(keys), kTileRows));
   const int64_t tiles = (keys + tile - 1) / tile;
-  const bool adjusted = t.d.softcap > 0 || elementwise(t.p) || t.p.has(ATTN_SDPA_ALIBI);
+  const bool adjusted = t.d.softcap > 0 || elementwise(t) || t.p.has(ATTN_SDPA_ALIBI);
   float *p = t.at(s.p), *ds = t.at(s.ds);
   // Panels that each tile of keys needs, and tiles that each panel needs: [from, to).
   int64_t panel_from[kMaxTiles + 1], panel_to[kMaxTiles + 1];
@@ -517,7 +526,7 @@ void block(const Task &t, int64_t head, int64_t row, int64_t rows, int64_t first
       });
       const bool all_seen = spans[n].sees_all(key, key + count);
       if (adjusted) {
-        const bool single = elementwise(t.p);
+        const bool single = elementwise(t);
         if (single) fill_extra(t, head, lane, key, count, extra);
         weigh<true>(t, head, lane, key, count, all_seen, single ? extra : nullptr, p_tile, ds_tile);
       } else {
@@ -594,6 +603,59 @@ void store_gradients(const Task &t, const attn_tensor &tensor, int64_t head, boo
   }
 }
 
+// Paged keys: the gradients as they are, for sum_page.
+void store_parts(const Task &t) {
+  const BackwardScratch &s = t.e.scratch;
+  const auto store = [&t](uint32_t gradient, float *parts, int64_t dim, const float *panels) {
+    if (!t.p.wants(gradient)) return;
+    for (int64_t j = 0; j < t.keys; j++) {
+      from_panels(panels, dim, j, t.keys, 1, t.e.part(parts, t.seq.index, t.kv_head, j, dim));
+    }
+  };
+  store(ATTN_SDPA_GRAD_K, t.e.dk_parts, t.dqk, t.at(s.dk));
+  store(ATTN_SDPA_GRAD_V, t.e.dv_parts, t.dv, t.at(s.dv));
+}
+
+void clear_one_page(const BackwardExec &e, int64_t page) {
+  const auto clear = [&](uint32_t gradient, const attn_tensor &tensor) {
+    if (!e.problem->wants(gradient)) return;
+    const TokenView view = token_view(tensor);
+    for (int64_t slot = 0; slot < tensor.shape[1]; slot++) {
+      for (int64_t h = 0; h < tensor.shape[2]; h++) {
+        write_zeros(view, {page, slot}, h, tensor.shape[3]);
+      }
+    }
+  };
+  clear(ATTN_SDPA_GRAD_K, e.call->grads.dk);
+  clear(ATTN_SDPA_GRAD_V, e.call->grads.dv);
+}
+
+// In ascending order of sequences and of their keys, so that the bits are always the same.
+void sum_one_page(const BackwardExec &e, int64_t group) {
+  const PageUse *begin = e.page_uses + e.page_groups[group];
+  const PageUse *end = e.page_uses + e.page_groups[group + 1];
+  const attn_sdpa_desc &d = e.problem->d;
+  const auto sum = [&](uint32_t gradient, const attn_tensor &tensor, float *parts, int64_t dim) {
+    if (!e.problem->wants(gradient)) return;
+    const TokenView view = token_view(tensor);
+    for (int64_t slot = 0; slot < d.page_size; slot++) {
+      for (int64_t h = 0; h < d.num_kv_heads; h++) {
+        float *total = nullptr;  // the first part collects the sum
+        for (const PageUse *use = begin; use != end; use++) {
+          const int64_t key = use->ordinal * d.page_size + slot;
+          if (key >= e.sequences.sequence(use->sequence).seqlen_k) continue;
+          float *own = e.part(parts, use->sequence, h, key, dim);
+          for (int64_t c = 0; total != nullptr && c < dim; c++) total[c] += own[c];
+          if (total == nullptr) total = own;
+        }
+        if (total != nullptr) write_row(view, {begin->page, slot}, h, dim, total);
+      }
+    }
+  };
+  sum(ATTN_SDPA_GRAD_K, e.call->grads.dk, e.dk_parts, d.head_dim_qk);
+  sum(ATTN_SDPA_GRAD_V, e.call->grads.dv, e.dv_parts, d.head_dim_v);
+}
+
 void backward_task(const BackwardExec &e, int64_t number, int thread) {
   Task t(e, number, thread);
   const BackwardScratch &s = e.scratch;
@@ -624,6 +686,10 @@ void backward_task(const BackwardExec &e, int64_t number, int thread) {
                     t.g.dgate.shape[t.g.dgate.rank - 1]);
       }
     }
+  }
+  if (t.p.paged()) {
+    store_parts(t);
+    return;
   }
   const int64_t places =
       t.p.ragged_k() ? int64_t{t.a.cu_seqlens_k[t.seq.index + 1]} - t.a.cu_seqlens_k[t.seq.index]
@@ -665,6 +731,14 @@ namespace attn::cpu::tuned {
 void run_backward(const BackwardExec &exec, int64_t task, int thread) {
   static const auto function = ATTN_SIMD_DISPATCH(backward_task);
   function(exec, task, thread);
+}
+void clear_page(const BackwardExec &exec, int64_t page) {
+  static const auto function = ATTN_SIMD_DISPATCH(clear_one_page);
+  function(exec, page);
+}
+void sum_page(const BackwardExec &exec, int64_t group) {
+  static const auto function = ATTN_SIMD_DISPATCH(sum_one_page);
+  function(exec, group);
 }
 void clear_ragged_rest(const BackwardExec &exec, int64_t head) {
   static const auto function = ATTN_SIMD_DISPATCH(clear_rest);
