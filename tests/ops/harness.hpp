@@ -141,6 +141,7 @@ double time_us(const std::function<void()> &run);
 // The families' parts.
 void run_sdpa(Session &session);
 void run_merge(Session &session);
+void run_merge_refusals(Session &session);
 void run_refusals(Session &session);
 void run_library(Session &session);
 

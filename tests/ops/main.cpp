@@ -55,6 +55,7 @@ int main(int argc, char **argv) {
       if (!session.options.list) session.context();
       check::run_library(session);
       check::run_refusals(session);
+      check::run_merge_refusals(session);
       check::run_merge(session);
       check::run_sdpa(session);
     };
