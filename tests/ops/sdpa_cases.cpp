@@ -382,6 +382,16 @@ void sizes(std::vector<SdpaCase> &rows) {
                     .hq = 8, .hkv = 2, .dqk = 64, .sq = {1, 4, 1}, .sk = {1500, 30, 777},
                     .split_policy = ATTN_SPLIT_FIXED, .split_size = 100,
                     .determinism = invariant});
+    // One head: threads share its queries and keys.
+    rows.push_back({.name = "sdpa/invariant/backward-one-head-" + name, .pass = kBackward,
+                    .flags = kCausal | kGate | kSink,
+                    .grads = kGradQkv | ATTN_SDPA_GRAD_GATE | ATTN_SDPA_GRAD_SINK, .q_dtype = dtype,
+                    .hq = 2, .hkv = 1, .dqk = 64, .sq = {500}, .sk = {470},
+                    .determinism = invariant});
+    rows.push_back({.name = "sdpa/invariant/backward-one-head-paged-" + name, .pass = kBackward,
+                    .flags = kLse, .grads = kGradQkv, .q_dtype = dtype, .kv_layout = kTable,
+                    .page_size = 16, .hq = 1, .hkv = 1, .dqk = 32, .sq = {230}, .sk = {333},
+                    .determinism = invariant, .data = kDataRepeatedPages});
     rows.push_back({.name = "sdpa/invariant/backward-" + name, .pass = kBackward,
                     .flags = kCausal | kBias, .q_dtype = dtype, .hq = 4, .hkv = 2, .dqk = 32,
                     .sq = {70, 70}, .sk = {90, 90}, .determinism = invariant});

@@ -142,6 +142,10 @@ int32_t backward_launch(const sdpa::Problem &problem, const sdpa::Call &call, co
   exec.call = &call;
   exec.sequences = make_sequence_table(problem.d, call.args, call.seqlen_q, call.seqlen_k);
   carve(problem, pool.num_threads(), Carver(resources.workspace), &exec);
+  const int64_t heads = call.batch * problem.d.num_kv_heads;
+  if (heads > 0 && 2 * heads <= pool.num_threads()) {
+    exec.pieces = 2 * ((pool.num_threads() + heads - 1) / heads);
+  }
   pool.parallel_for(exec.num_tasks(),
                     [&exec](int64_t task, int thread) { run_backward(exec, task, thread); });
   if (problem.paged()) {

@@ -49,7 +49,13 @@ struct BackwardExec {
   PageUse *page_uses = nullptr;
   int64_t *page_groups = nullptr;  // first use of each page, and the end
 
-  int64_t num_tasks() const { return call->batch * problem->d.num_kv_heads; }
+  // With fewer sequences times key heads than threads, each is cut into pieces of its queries,
+  // which give dq, and pieces of its keys, which give dk and dv. The scores are computed twice
+  // then, but no thread is idle, and sums have the same order as without.
+  int64_t pieces = 1;
+
+  int64_t tasks_a_head() const { return pieces == 1 ? 1 : 2 * pieces; }
+  int64_t num_tasks() const { return call->batch * problem->d.num_kv_heads * tasks_a_head(); }
   // The part of a key; `parts` is dk_parts or dv_parts.
   float *part(float *parts, int64_t sequence, int64_t kv_head, int64_t key, int64_t dim) const {
     const int64_t head = sequence * problem->d.num_kv_heads + kv_head;

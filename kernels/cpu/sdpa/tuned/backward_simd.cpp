@@ -108,15 +108,38 @@ struct Task {
         d(p.d),
         a(exec.call->args),
         g(exec.call->grads),
-        seq(exec.sequences.sequence(number / d.num_kv_heads)),
-        kv_head(number % d.num_kv_heads),
+        seq(exec.sequences.sequence(number / exec.tasks_a_head() / d.num_kv_heads)),
+        kv_head(number / exec.tasks_a_head() % d.num_kv_heads),
         dqk(d.head_dim_qk),
         dv(d.head_dim_v),
         dqk_pad(round_up(dqk, kLanePanel)),
         dv_pad(round_up(dv, kLanePanel)),
         rows(round_up(std::max<int64_t>(seq.seqlen_q, 0), kLanePanel)),
         keys(std::max<int64_t>(seq.seqlen_k, 0)),
-        base(exec.thread_scratch + thread * exec.scratch.floats) {}
+        base(exec.thread_scratch + thread * exec.scratch.floats),
+        row_end(rows),
+        key_end(keys) {
+    if (exec.pieces == 1) return;
+    const int64_t piece = number % exec.tasks_a_head();
+    const auto cut = [&exec](int64_t i, int64_t n, int64_t block) {
+      return std::min((n + block - 1) / block * i / exec.pieces * block, n);
+    };
+    of_queries = piece < exec.pieces;
+    of_keys = !of_queries;
+    first_of_queries = piece == 0;
+    first_of_keys = piece == exec.pieces;
+    if (of_queries) {
+      row_begin = cut(piece, rows, kRowBlock);
+      row_end = cut(piece + 1, rows, kRowBlock);
+    } else {
+      key_begin = cut(piece - exec.pieces, keys, kKeyBlock);
+      key_end = cut(piece - exec.pieces + 1, keys, kKeyBlock);
+    }
+  }
+
+  bool wants_q() const { return of_queries && p.wants(ATTN_SDPA_GRAD_Q); }
+  bool wants_k() const { return of_keys && p.wants(ATTN_SDPA_GRAD_K); }
+  bool wants_v() const { return of_keys && p.wants(ATTN_SDPA_GRAD_V); }
 
   float *at(int64_t offset) const { return base + offset; }
   int32_t *ints(int64_t offset) const { return reinterpret_cast<int32_t *>(base + offset); }
@@ -132,6 +155,10 @@ struct Task {
   int64_t rows;  // queries, rounded up to panels
   int64_t keys;
   float *base;
+  // What this task is a piece of, and its rows and keys.
+  bool of_queries = true, of_keys = true;
+  bool first_of_queries = true, first_of_keys = true;
+  int64_t row_begin = 0, row_end, key_begin = 0, key_end;
   bool odd_keys = false;  // some key holds NaN or Inf
   bool holes = false;     // some key has no page
 };
@@ -194,7 +221,7 @@ void pack_keys(Task &t) {
   const BackwardScratch &s = t.e.scratch;
   const TokenView k = token_view(t.a.k), v = token_view(t.a.v);
   float odd = 0;
-  for (int64_t j = 0; j < t.keys; j++) {
+  for (int64_t j = t.key_begin; j < t.key_end; j++) {
     float *row = t.at(s.k) + j * t.dqk, *value = t.at(s.v) + j * t.dv;
     const TokenPlace place = t.seq.key(j);
     if (place.skipped()) {
@@ -206,11 +233,11 @@ void pack_keys(Task &t) {
       read_row(v, place, t.kv_head, t.dv, value);
     }
     for (int64_t c = 0; c < t.dqk; c++) odd += row[c] * 0.0f;
-    if (t.p.wants(ATTN_SDPA_GRAD_Q)) to_panels(row, t.dqk, j, t.keys, t.at(s.k_columns));
+    if (t.wants_q()) to_panels(row, t.dqk, j, t.keys, t.at(s.k_columns));
   }
   t.odd_keys = odd != 0;  // NaN
-  std::fill_n(t.at(s.dk), t.keys * t.dqk_pad, 0.0f);
-  std::fill_n(t.at(s.dv), t.keys * t.dv_pad, 0.0f);
+  if (t.wants_k()) std::fill_n(t.at(s.dk), t.keys * t.dqk_pad, 0.0f);
+  if (t.wants_v()) std::fill_n(t.at(s.dv), t.keys * t.dv_pad, 0.0f);
 }
 
 // <a, b> in the order and with the roundings of a tile's product: where out is one row of v, dP - D
@@ -239,6 +266,8 @@ void pack_queries(const Task &t, int64_t head) {
   float *output = gradient + backward_pad(t.dv);
   double dsink = 0;
   for (int64_t i = 0; i < t.rows; i++) {
+    // The first piece looks at all rows, for dgate and dsink.
+    if (!(t.of_queries && t.first_of_queries) && (i < t.row_begin || i >= t.row_end)) continue;
     const bool used = i < t.seq.seqlen_q;
     float total = kInfinity, delta = 0;  // exp(s - inf) = 0
     Band band = band_of(rules, std::min(i, t.seq.seqlen_q - 1));
@@ -266,7 +295,7 @@ void pack_queries(const Task &t, int64_t head) {
       if (gated) {
         const int64_t shared = a.gate.shape[a.gate.rank - 1] == 1 && t.dv > 1;
         const int64_t gate_at = gate.offset(place, head);
-        const bool wanted = t.p.wants(ATTN_SDPA_GRAD_GATE);
+        const bool wanted = t.of_queries && t.first_of_queries && t.p.wants(ATTN_SDPA_GRAD_GATE);
         const TokenView dgate = wanted ? token_view(t.g.dgate) : TokenView{};
         double sum = 0;
         for (int64_t c = 0; c < t.dv; c++) {
@@ -311,8 +340,8 @@ void pack_queries(const Task &t, int64_t head) {
     t.ints(s.end)[i] = static_cast<int32_t>(band.end);
     t.ints(s.sink)[i] = static_cast<int32_t>(band.sink_end);
   }
-  std::fill_n(t.at(s.dq), t.rows * t.dqk_pad, 0.0f);
-  if (t.p.wants(ATTN_SDPA_GRAD_SINK)) {
+  if (t.wants_q()) std::fill_n(t.at(s.dq), t.rows * t.dqk_pad, 0.0f);
+  if (t.of_queries && t.first_of_queries && t.p.wants(ATTN_SDPA_GRAD_SINK)) {
     t.e.sink_parts[t.seq.index * t.d.num_q_heads + head] = dsink;
   }
 }
@@ -547,14 +576,14 @@ void block(const Task &t, int64_t head, int64_t row, int64_t rows, int64_t first
     const size_t depth = static_cast<size_t>((panel_to[kt] - panel_from[kt]) * kLanePanel);
     const int64_t in_block = kt * tile * kRowBlock + from;
     with_rows(static_cast<size_t>(count), [&](auto m) ATTN_INLINE_LAMBDA {
-      if (t.p.wants(ATTN_SDPA_GRAD_V)) {
+      if (t.wants_v()) {
         for (int64_t c = 0; c < t.dv; c += kLanePanel) {
           add_product<m, false>(p + in_block, kRowBlock,
                                 t.at(s.dout_columns) + c * t.rows + (row + from) * kLanePanel,
                                 depth, t.at(s.dv) + c * t.keys + key * kLanePanel);
         }
       }
-      if (t.p.wants(ATTN_SDPA_GRAD_K)) {
+      if (t.wants_k()) {
         for (int64_t c = 0; c < t.dqk; c += kLanePanel) {
           add_product<m, false>(ds + in_block, kRowBlock,
                                 t.at(s.q_columns) + c * t.rows + (row + from) * kLanePanel, depth,
@@ -564,7 +593,7 @@ void block(const Task &t, int64_t head, int64_t row, int64_t rows, int64_t first
     });
   }
 
-  if (!t.p.wants(ATTN_SDPA_GRAD_Q)) return;
+  if (!t.wants_q()) return;
   if (t.odd_keys) return add_dq_sparsely(t, row, rows, first, keys);
   const int64_t step = static_cast<int64_t>(tile_split(static_cast<size_t>(rows), kTileRows));
   for (int64_t r = 0; r < rows; r += step) {
@@ -587,12 +616,13 @@ void block(const Task &t, int64_t head, int64_t row, int64_t rows, int64_t first
   }
 }
 
+// Places [begin, end) of queries or keys; zeros from `count` on.
 void store_gradients(const Task &t, const attn_tensor &tensor, int64_t head, bool queries,
-                     int64_t count, int64_t places, int64_t dim, const float *panels,
+                     int64_t begin, int64_t end, int64_t count, int64_t dim, const float *panels,
                      int64_t panel_rows, float scale) {
   const TokenView view = token_view(tensor);
   float *row = t.at(t.e.scratch.stage);
-  for (int64_t i = 0; i < places; i++) {
+  for (int64_t i = begin; i < end; i++) {
     const TokenPlace place = queries ? t.seq.query(i) : t.seq.key(i);
     if (i >= count) {
       write_zeros(view, place, head, dim);
@@ -606,14 +636,13 @@ void store_gradients(const Task &t, const attn_tensor &tensor, int64_t head, boo
 // Paged keys: the gradients as they are, for sum_page.
 void store_parts(const Task &t) {
   const BackwardScratch &s = t.e.scratch;
-  const auto store = [&t](uint32_t gradient, float *parts, int64_t dim, const float *panels) {
-    if (!t.p.wants(gradient)) return;
-    for (int64_t j = 0; j < t.keys; j++) {
+  const auto store = [&t](float *parts, int64_t dim, const float *panels) {
+    for (int64_t j = t.key_begin; j < t.key_end; j++) {
       from_panels(panels, dim, j, t.keys, 1, t.e.part(parts, t.seq.index, t.kv_head, j, dim));
     }
   };
-  store(ATTN_SDPA_GRAD_K, t.e.dk_parts, t.dqk, t.at(s.dk));
-  store(ATTN_SDPA_GRAD_V, t.e.dv_parts, t.dv, t.at(s.dv));
+  if (t.wants_k()) store(t.e.dk_parts, t.dqk, t.at(s.dk));
+  if (t.wants_v()) store(t.e.dv_parts, t.dv, t.at(s.dv));
 }
 
 void clear_one_page(const BackwardExec &e, int64_t page) {
@@ -663,10 +692,11 @@ void backward_task(const BackwardExec &e, int64_t number, int thread) {
   for (int64_t h = 0; h < t.p.group; h++) {
     const int64_t head = t.kv_head * t.p.group + h;
     pack_queries(t, head);
-    for (int64_t first = 0; first < t.keys; first += kKeyBlock) {
-      const int64_t keys = std::min(kKeyBlock, t.keys - first);
-      for (int64_t row = 0; row < t.rows; row += kRowBlock) {
-        const int64_t rows = std::min(kRowBlock, t.rows - row);
+    const bool wanted = t.wants_q() || t.wants_k() || t.wants_v();
+    for (int64_t first = t.key_begin; wanted && first < t.key_end; first += kKeyBlock) {
+      const int64_t keys = std::min(kKeyBlock, t.key_end - first);
+      for (int64_t row = t.row_begin; row < t.row_end; row += kRowBlock) {
+        const int64_t rows = std::min(kRowBlock, t.row_end - row);
         PanelSpan spans[kMaxPanels];
         bool any = false;
         for (int64_t n = 0; n < rows / kLanePanel; n++) {
@@ -676,30 +706,35 @@ void backward_task(const BackwardExec &e, int64_t number, int thread) {
         if (any) block(t, head, row, rows, first, keys, spans);
       }
     }
-    if (t.p.wants(ATTN_SDPA_GRAD_Q)) {
-      store_gradients(t, t.g.dq, head, true, t.seq.seqlen_q, t.seq.rows_q, t.dqk, t.at(s.dq),
-                      t.rows, t.d.softmax_scale);
+    const int64_t queries = std::max<int64_t>(t.seq.seqlen_q, 0);
+    const bool pads = t.of_queries && t.first_of_queries;  // this task sees to unused places
+    if (t.wants_q()) {
+      const auto store = [&](int64_t begin, int64_t end) {
+        store_gradients(t, t.g.dq, head, true, begin, end, queries, t.dqk, t.at(s.dq), t.rows,
+                        t.d.softmax_scale);
+      };
+      store(t.row_begin, std::min(t.row_end, queries));
+      if (pads) store(queries, t.seq.rows_q);
     }
-    if (t.p.wants(ATTN_SDPA_GRAD_GATE)) {
-      for (int64_t i = t.seq.seqlen_q; i < t.seq.rows_q; i++) {
+    if (pads && t.p.wants(ATTN_SDPA_GRAD_GATE)) {
+      for (int64_t i = queries; i < t.seq.rows_q; i++) {
         write_zeros(token_view(t.g.dgate), t.seq.query(i), head,
                     t.g.dgate.shape[t.g.dgate.rank - 1]);
       }
     }
   }
-  if (t.p.paged()) {
-    store_parts(t);
-    return;
-  }
+  if (t.p.paged()) return store_parts(t);
   const int64_t places =
       t.p.ragged_k() ? int64_t{t.a.cu_seqlens_k[t.seq.index + 1]} - t.a.cu_seqlens_k[t.seq.index]
                      : e.call->seqlen_k;
-  if (t.p.wants(ATTN_SDPA_GRAD_K)) {
-    store_gradients(t, t.g.dk, t.kv_head, false, t.keys, places, t.dqk, t.at(s.dk), t.keys, 1);
-  }
-  if (t.p.wants(ATTN_SDPA_GRAD_V)) {
-    store_gradients(t, t.g.dv, t.kv_head, false, t.keys, places, t.dv, t.at(s.dv), t.keys, 1);
-  }
+  const auto store = [&](const attn_tensor &tensor, int64_t dim, const float *panels) {
+    store_gradients(t, tensor, t.kv_head, false, t.key_begin, t.key_end, t.keys, dim, panels,
+                    t.keys, 1);
+    if (!t.first_of_keys) return;
+    store_gradients(t, tensor, t.kv_head, false, t.keys, places, t.keys, dim, panels, t.keys, 1);
+  };
+  if (t.wants_k()) store(t.g.dk, t.dqk, t.at(s.dk));
+  if (t.wants_v()) store(t.g.dv, t.dv, t.at(s.dv));
 }
 
 void clear_rest(const BackwardExec &e, int64_t head) {
