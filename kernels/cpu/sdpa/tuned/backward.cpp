@@ -1,9 +1,11 @@
 #include "kernels/cpu/sdpa/tuned/backward.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/workspace.hpp"
 #include "kernels/cpu/common/device.hpp"
+#include "kernels/cpu/sdpa/reference/backward.hpp"
 #include "kernels/cpu/sdpa/tuned/backward_call.hpp"
 
 namespace attn::cpu {
@@ -87,6 +89,23 @@ size_t carve(const sdpa::Problem &problem, int threads, Carver carver, BackwardE
   return carver.bytes();
 }
 
+// Whether the lse of some query is +inf. Then its keys with scores of +inf share all weight, which
+// how many they are decides: rare enough to leave the call to the reference.
+bool has_infinite_rows(const sdpa::Problem &problem, const sdpa::Call &call,
+                       const SequenceTable &sequences) {
+  const QueryView lse = query_view(call.args.lse, false);
+  for (int64_t b = 0; b < call.batch; b++) {
+    const Sequence s = sequences.sequence(b);
+    for (int64_t h = 0; h < problem.d.num_q_heads; h++) {
+      for (int64_t i = 0; i < s.seqlen_q; i++) {
+        const float value = static_cast<const float *>(lse.data)[lse.offset(s.query(i), h)];
+        if (std::isinf(value) && value > 0) return true;
+      }
+    }
+  }
+  return false;
+}
+
 bool is_float(int32_t dtype) {
   return dtype == ATTN_DTYPE_FP32 || dtype == ATTN_DTYPE_FP16 || dtype == ATTN_DTYPE_BF16;
 }
@@ -131,16 +150,20 @@ Verdict backward_serves(const sdpa::Problem &problem, const Device &) {
 }
 
 size_t backward_workspace_bytes(const sdpa::Problem &problem, const Device &device) {
-  return carve(problem, pool_of(device).num_threads(), Carver(), nullptr);
+  return std::max(carve(problem, pool_of(device).num_threads(), Carver(), nullptr),
+                  reference::backward_workspace(problem, device));
 }
 
 int32_t backward_launch(const sdpa::Problem &problem, const sdpa::Call &call, const Device &device,
-                        const Resources &resources, const ErrorSink &) {
+                        const Resources &resources, const ErrorSink &error) {
   const ThreadPool &pool = pool_of(device);
   BackwardExec exec;
   exec.problem = &problem;
   exec.call = &call;
   exec.sequences = make_sequence_table(problem.d, call.args, call.seqlen_q, call.seqlen_k);
+  if (has_infinite_rows(problem, call, exec.sequences)) {
+    return reference::backward_launch(problem, call, device, resources, error);
+  }
   carve(problem, pool.num_threads(), Carver(resources.workspace), &exec);
   const int64_t heads = call.batch * problem.d.num_kv_heads;
   if (heads > 0 && 2 * heads <= pool.num_threads()) {

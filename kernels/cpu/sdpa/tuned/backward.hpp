@@ -1,13 +1,15 @@
 // The tuned backward pass on the CPU.
 //
-// A task is one sequence and key head. It recomputes the weights from the forward pass's lse, block
+// A task is one sequence and key head, or, where those are fewer than threads, a piece of its queries
+// or keys. It recomputes the weights from the forward pass's lse, block
 // by block (FlashAttention-2), in five matrix products:
 //
 //   S^T = K Q^T    P^T = exp(S^T - lse)    dP^T = V dO^T    dS^T = P^T (dP^T - D),  D = <dout, out>
 //   dV += P^T dO   dK += dS^T Q            dQ += dS K
 //
 // The scores are kept transposed, lanes along queries, so that lse, D and the masks' bounds are
-// lane-wise. Gradients are summed in fp32 by one task in a fixed order, and rounded once.
+// lane-wise. Gradients are summed in fp32 by one task in a fixed order, and rounded once. Those of
+// paged keys are left in the workspace by each task, and summed for each page in the end.
 #pragma once
 
 #include <cstddef>

@@ -173,9 +173,7 @@ HWY_NOINLINE void weigh_lanes(const PairBlock &b) {
     float *HWY_RESTRICT s = b.s + row;
     VF top = old;
     for (int t = 0; t < kBlock; t++) {
-      const VF v = hn::Mul(scale, hn::LoadU(d, s + t * b.s_stride));
-      hn::StoreU(v, d, s + t * b.s_stride);
-      top = hn::Max(top, v);
+      top = hn::Max(top, hn::Mul(scale, hn::LoadU(d, s + t * b.s_stride)));
     }
     const VF sub = hn::IfThenZeroElse(hn::Eq(top, hn::Set(d, -kInf)), top);
     const VF alpha = exp_negative(d, hn::Sub(old, sub));
@@ -183,7 +181,7 @@ HWY_NOINLINE void weigh_lanes(const PairBlock &b) {
     for (int t = 0; t < kBlock; t += 2) {
       unroll<2>([&](auto i) ATTN_INLINE_LAMBDA {
         float *at = s + (t + i) * b.s_stride;
-        const VF w = exp_negative(d, hn::Sub(hn::LoadU(d, at), sub));
+        const VF w = exp_negative(d, hn::MulSub(scale, hn::LoadU(d, at), sub));
         hn::StoreU(w, d, at);
         sum[i] = hn::Add(sum[i], w);
       });

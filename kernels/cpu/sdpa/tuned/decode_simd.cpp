@@ -564,6 +564,25 @@ inline View make_view(const Exec &e, const Sequence &seq, const attn_tensor &t, 
   return v;
 }
 
+struct Views {
+  View k, v;
+};
+
+inline Views views_of(const Exec &e, const Sequence &seq) {
+  const attn_sdpa_desc &d = e.problem->d;
+  Views views = {make_view(e, seq, e.call->args.k, d.head_dim_qk),
+                 make_view(e, seq, e.call->args.v, d.head_dim_v)};
+  View &k = views.k, &v = views.v;
+  if (e.problem->latent()) {
+    // V is read where K is: columns past head_dim_v may hold the rest of K and are not written out.
+    k.direct = k.direct && v.direct;
+    k.format = k.direct ? v.format : Format::kFp32;
+    v.direct = k.direct;
+    v.format = k.format;
+  }
+  return views;
+}
+
 // The tokens of one block, for all heads; two alternate, so that the next can be prefetched.
 struct Tokens {
   int64_t first = 0;
@@ -742,8 +761,12 @@ void pack_queries(const Task &t) {
       float *to = t.q + (head * t.rows + row) * stride;
       if (t.k.format == Format::kBf16Dot) {
         uint16_t *bits = reinterpret_cast<uint16_t *>(to);
-        for (int64_t i = 0; i < columns; i++) {
-          bits[i] = reinterpret_cast<const uint16_t *>(from)[i * q.stride[rest + 1]];
+        const uint16_t *source = reinterpret_cast<const uint16_t *>(from);
+        const int64_t step = q.stride[rest + 1];
+        if (step == 1) {
+          std::copy_n(source, columns, bits);
+        } else {
+          for (int64_t i = 0; i < columns; i++) bits[i] = source[i * step];
         }
         continue;
       }
@@ -1161,12 +1184,25 @@ void finish(const Exec &e, const Sequence &seq, int q_head, int64_t query, float
     gate_at = query_place(e, a.gate, seq, query, rest) + q_head * a.gate.stride[rest];
     gate_stride = a.gate.shape[rest + 1] == 1 ? 0 : a.gate.stride[rest + 1];
   }
-  for (int64_t c = 0; c < p.d.head_dim_v; c++) {
-    float value = o == nullptr || scale == 0 ? 0.0f : o[column_place(order, c)] * scale;
-    if (gated) {
-      value /= 1 + std::exp(-load_element(a.gate.data, gate_at + c * gate_stride, a.gate.dtype));
+  const bool zeros = o == nullptr || scale == 0;
+  const int64_t step = out.stride[rest + 1];
+  // In pieces, so that each loop does one thing.
+  float value[64];
+  for (int64_t c = 0; c < p.d.head_dim_v; c += 64) {
+    const int64_t n = std::min<int64_t>(64, p.d.head_dim_v - c);
+    for (int64_t i = 0; i < n; i++) value[i] = zeros ? 0.0f : o[column_place(order, c + i)] * scale;
+    for (int64_t i = 0; gated && i < n; i++) {
+      value[i] /=
+          1 + std::exp(-load_element(a.gate.data, gate_at + (c + i) * gate_stride, a.gate.dtype));
     }
-    store_element(out.data, at + c * out.stride[rest + 1], out.dtype, value);
+    if (out.dtype == ATTN_DTYPE_BF16 && step == 1) {
+      uint16_t *to = static_cast<uint16_t *>(out.data) + at + c;
+      for (int64_t i = 0; i < n; i++) to[i] = float_to_bf16(value[i]);
+    } else {
+      for (int64_t i = 0; i < n; i++) {
+        store_element(out.data, at + (c + i) * step, out.dtype, value[i]);
+      }
+    }
   }
 }
 
@@ -1221,15 +1257,9 @@ void run(const Exec &e, int64_t task, int thread) {
   if (seq.queries <= 0) return;
 
   Task t(e, seq);
-  t.k = make_view(e, seq, t.a.k, d.head_dim_qk);
-  t.v = make_view(e, seq, t.a.v, d.head_dim_v);
-  if (p.latent()) {
-    // V is read where K is: columns past head_dim_v may hold the rest of K and are not written out.
-    t.k.direct = t.k.direct && t.v.direct;
-    t.k.format = t.k.direct ? t.v.format : Format::kFp32;
-    t.v.direct = t.k.direct;
-    t.v.format = t.k.format;
-  }
+  const Views views = views_of(e, seq);
+  t.k = views.k;
+  t.v = views.v;
   t.score_scale = 1;
   if (t.k.format == Format::kBf16 && t.a.q.dtype == ATTN_DTYPE_BF16 && has_bf16_dot()) {
     t.k.format = Format::kBf16Dot;
@@ -1316,8 +1346,7 @@ void run(const Exec &e, int64_t task, int thread) {
       const int64_t slot = ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride + split;
       e.partial_ml[slot * 2] = t.m[at];
       e.partial_ml[slot * 2 + 1] = t.l[at];
-      float *to = e.partial_o + slot * d.head_dim_v;
-      for (int64_t c = 0; c < d.head_dim_v; c++) to[c] = o[column_place(t.v.format, c)];
+      std::copy_n(o, d.head_dim_v, e.partial_o + slot * d.head_dim_v);  // in its own order
     }
   }
 }
@@ -1329,6 +1358,7 @@ void merge(const Exec &e, int64_t task) {
   const Sequence seq = sequence(p, *e.call, task / d.num_kv_heads);
   const int64_t splits = split_count(d, seq.keys);
   if (splits == 1) return;
+  const Format order = views_of(e, seq).v.format;
   for (int64_t query = 0; query < seq.queries; query++) {
     for (int q_head = kv_head * p.group; q_head < (kv_head + 1) * p.group; q_head++) {
       const int64_t slot = ((seq.q_row + query) * d.num_q_heads + q_head) * e.split_stride;
@@ -1345,7 +1375,7 @@ void merge(const Exec &e, int64_t task) {
           o[c] = (i == 0 ? 0.0f : o[c]) + (weight == 0 ? 0.0f : weight * from[c]);
         }
       }
-      finish(e, seq, q_head, query, m, l, o, Format::kFp32);
+      finish(e, seq, q_head, query, m, l, o, order);
     }
   }
 }
