@@ -1,8 +1,8 @@
 // The tuned backward pass on the CPU.
 //
-// A task is one sequence and key head, or, where those are fewer than threads, a piece of its queries
-// or keys. It recomputes the weights from the forward pass's lse, block
-// by block (FlashAttention-2), in five matrix products:
+// A task is one sequence and key head, or, where those are fewer than threads, a piece of its
+// queries or keys. It recomputes the weights from the forward pass's lse, block by block
+// (FlashAttention-2), in five matrix products:
 //
 //   S^T = K Q^T    P^T = exp(S^T - lse)    dP^T = V dO^T    dS^T = P^T (dP^T - D),  D = <dout, out>
 //   dV += P^T dO   dK += dS^T Q            dQ += dS K
