@@ -12,14 +12,21 @@ __device__ inline uint32_t shared_address(const void *pointer) {
 
 // --- asynchronous copies, global to shared -----------------------------------------------------
 
-// Copies 16 bytes, or, if not `valid`, writes 16 zero bytes without reading `source`.
-__device__ inline void copy_async_16(uint32_t destination, const void *source, bool valid) {
-  const int bytes = valid ? 16 : 0;
+// Writes 16 bytes: the first `bytes` of `source`, of which no more is read, and zeros.
+__device__ inline void copy_async_16(uint32_t destination, const void *source, int bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(destination),
                "l"(source), "r"(bytes)
                : "memory");
 }
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// The same with 4.
+__device__ inline void copy_async_4(uint32_t destination, const void *source, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(destination), "l"(source),
+               "r"(bytes)
+               : "memory");
+}
+__device__ inline void copy_async_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
 // Waits until at most kPending of this thread's groups are in flight.
 template <int kPending>
 __device__ inline void copy_async_wait() {
@@ -50,6 +57,7 @@ __device__ inline uint32_t load_shared_32(uint32_t address) {
 // Packs two floats, rounded to nearest even; `low` goes to the lower half.
 struct Fp16 {
   static constexpr int kBytes = 2;
+  static constexpr uint32_t kOne = 0x3c00;
   __device__ static uint32_t pack(float low, float high) {
     uint32_t d;
     asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -65,6 +73,7 @@ struct Fp16 {
 };
 struct Bf16 {
   static constexpr int kBytes = 2;
+  static constexpr uint32_t kOne = 0x3f80;
   __device__ static uint32_t pack(float low, float high) {
     uint32_t d;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
@@ -74,6 +83,7 @@ struct Bf16 {
 };
 struct Fp32 {
   static constexpr int kBytes = 4;
+  __device__ static float unpack(uint32_t bits) { return __uint_as_float(bits); }
 };
 
 // --- matrix multiply-accumulate ----------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 
 #include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
@@ -26,8 +27,9 @@ constexpr size_t kMostBlockBits = size_t{1} << 30;
 constexpr int64_t kMostPartialBytes = int64_t{1} << 48;  // more than any address space has
 
 enum class Element { fp16, bf16, fp32, tf32 };
-// Kinds of the kernel: see forward.cuh.
-enum class Kind { plain, paged, mask, alibi, bias, softcap, general };
+// Kinds of the kernel: see kernels/cuda/sm80/sdpa/forward/variant.cuh.
+enum class Kind { plain, paged, mask, segments, alibi, bias, softcap, general };
+enum class Sums { exact, products };
 
 constexpr int element_bytes(Element element) {
   return element == Element::fp16 || element == Element::bf16 ? 2 : 4;
@@ -37,16 +39,18 @@ struct Variant {
   Kernel kernel;
   Element element;
   Kind kind;
+  Sums sums;
   int32_t blocks_per_sm;
   ForwardConfig config;
 };
 
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, warps, blocks, \
-                     kind)                                                                       \
+                     kind, sums, held_steps)                                                     \
   {ATTN_CUDA_KERNEL(entry),                                                                      \
    Element::element,                                                                             \
    Kind::kind,                                                                                   \
+   Sums::sums,                                                                                   \
    blocks,                                                                                       \
    {element_bytes(Element::element), dim_qk, dim_v, block_m, block_n, warps}},
 #include "kernels/cuda/sm80/sdpa/forward_table.inc"
@@ -72,8 +76,12 @@ Element element_of(const Problem &p) {
 Kind kind_of(const Problem &p) {
   constexpr uint64_t kGeneralFlags =
       ATTN_SDPA_DROPOUT | ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE | ATTN_SDPA_RETURN_ROW_MAX;
-  constexpr uint64_t kMaskFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS;
-  const int32_t per_chunk = 16 / element_bytes(element_of(p));
+  constexpr uint64_t kMaskFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK;
+  const Element element = element_of(p);
+  const int32_t per_chunk = 16 / element_bytes(element);
+  // The quick kinds cut fp32 in two, and rely on sums to average what that loses.
+  constexpr int32_t kFewProducts = 32;
+  if (element == Element::fp32 && p.d.head_dim_qk < kFewProducts) return Kind::general;
   if (p.has(kGeneralFlags) || !p.softmax() || p.d.sink_tokens != 0 || p.d.softmax_scale <= 0 ||
       p.d.head_dim_qk % per_chunk != 0 || p.d.head_dim_v % per_chunk != 0 ||
       p.d.out_dtype != p.d.q_dtype) {
@@ -84,6 +92,7 @@ Kind kind_of(const Problem &p) {
     Kind kind;
   } options[] = {{p.paged(), Kind::paged},
                  {p.has(kMaskFlags), Kind::mask},
+                 {p.has(ATTN_SDPA_SEGMENT_IDS), Kind::segments},
                  {p.has(ATTN_SDPA_ALIBI), Kind::alibi},
                  {p.has(ATTN_SDPA_BIAS), Kind::bias},
                  {p.d.softcap > 0, Kind::softcap}};
@@ -113,21 +122,29 @@ int32_t pack_of(const Problem &p) {
   return p.d.max_seqlen_q <= 32 ? p.group : 1;
 }
 
-const Variant *find_variant(const Problem &p, const CudaDevice &device, Kind kind) {
+// Shared memory of a block, whose biases may be of up to so many bytes an element.
+int32_t smem_bytes(const Variant &v, int32_t bias_bytes = 4) {
+  return v.config.smem_bytes(v.kind == Kind::bias ? bias_bytes : 0);
+}
+
+// `split`: partial results are merged, for which their log-sum-exps must be exact.
+const Variant *find_variant(const Problem &p, const CudaDevice &device, Kind kind, bool split) {
   const Element element = element_of(p);
   const int64_t rows = p.d.max_seqlen_q * pack_of(p);
+  const bool exact = split || p.has(ATTN_SDPA_RETURN_LSE);
   const Variant *best = nullptr;
-  // The tightest head dims; then large blocks, unless the rows would leave half of one empty.
+  // The tightest head dims; then large blocks, but no larger than the rows need.
   const auto rank = [&](const Variant &v) {
     const int64_t dims = v.config.head_dim_qk * 1024 + v.config.head_dim_v;
-    const bool empty = rows * 2 <= v.config.block_m;
-    return dims * 1024 + (empty ? 512 : 0) - v.config.block_m;
+    const int64_t spare = v.config.block_m - rows;
+    return dims * 1024 +
+           (spare * 2 >= v.config.block_m ? 512 + v.config.block_m : -v.config.block_m);
   };
   for (const Variant &v : kVariants) {
     const bool columns = v.config.head_dim_v >= p.d.head_dim_v ||
                          (v.kind == Kind::general && v.config.head_dim_qk > 256);
     if (v.element != element || v.kind != kind || v.config.head_dim_qk < p.d.head_dim_qk ||
-        !columns || v.config.smem_bytes() > device.max_dynamic_smem()) {
+        !columns || (exact && v.sums != Sums::exact) || smem_bytes(v) > device.max_dynamic_smem()) {
       continue;
     }
     if (best == nullptr || rank(v) < rank(*best)) best = &v;
@@ -137,7 +154,7 @@ const Variant *find_variant(const Problem &p, const CudaDevice &device, Kind kin
 
 Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
   Geometry g;
-  g.variant = find_variant(p, device, kind);
+  g.variant = find_variant(p, device, kind, false);
   if (g.variant == nullptr) return g;
   const ForwardConfig &config = g.variant->config;
   g.pack = pack_of(p);
@@ -158,6 +175,7 @@ Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
           std::min(places / std::max<int64_t>(blocks, 1), pieces), 1, kMostPieces));
     }
   }
+  if (g.num_splits > 1) g.variant = find_variant(p, device, kind, true);
   return g;
 }
 
@@ -203,6 +221,26 @@ bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
          view.inner % elements == 0;
 }
 
+// Least squares on Chebyshev points.
+SoftcapTerms softcap_terms(const Problem &p) {
+  constexpr double kQuick[] = {-0.33324450, 0.12874217};
+  constexpr double kPrecise[] = {-0.33333331, 0.13333243, -0.05387511, 0.02111607, -0.00627616};
+  static_assert(std::size(kQuick) == SoftcapTerms::kQuick);
+  static_assert(std::size(kPrecise) == SoftcapTerms::kPrecise);
+  const double cap = p.d.softcap, scale = p.d.softmax_scale / cap;
+  const bool precise = element_bytes(element_of(p)) == 4;
+  SoftcapTerms terms = {.cap = p.d.softcap,
+                        .scale = static_cast<float>(scale),
+                        .bare_cap = static_cast<float>(1 / scale),
+                        .terms = {}};
+  double power = scale * scale;
+  for (int n = 0; n < (precise ? SoftcapTerms::kPrecise : SoftcapTerms::kQuick); n++) {
+    terms.terms[n] = static_cast<float>((precise ? kPrecise[n] : kQuick[n]) * power);
+    power *= scale * scale;
+  }
+  return terms;
+}
+
 void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) {
   const attn_sdpa_args &a = call.args;
   const auto set = [&](uint64_t flag, uint32_t option) {
@@ -211,8 +249,8 @@ void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) 
   };
   if (set(ATTN_SDPA_BIAS, kForwardBias)) {
     f.bias = query_view(a.bias, true);
-    if (reads_together(f.bias, f.bias.dtype == ATTN_DTYPE_FP32 ? 8 : 4, 2))
-      f.options |= kForwardPairBias;
+    const int64_t chunk = f.bias.dtype == ATTN_DTYPE_FP32 ? 4 : 8;  // elements
+    if (reads_together(f.bias, 16, chunk)) f.options |= kForwardVectorBias;
   }
   bool words = true;
   if (set(ATTN_SDPA_MASK, kForwardMask)) {
@@ -249,8 +287,8 @@ void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) 
   if (!p.softmax()) f.options |= kForwardSilu;
   f.softmax_scale = p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
-  f.softcap = p.d.softcap;
-  f.softcap_inverse = p.d.softcap > 0 ? 1 / p.d.softcap : 0;
+  f.scale_inverse = 1 / p.d.softmax_scale;
+  if (p.d.softcap > 0) f.softcap = softcap_terms(p);
   f.silu_divisor = p.d.silu_divisor;
   f.dropout_p = p.d.dropout_p;
 }
@@ -356,15 +394,15 @@ size_t forward_workspace(const Problem &p, const Device &device) {
 
 int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
+  const Geometry g = planned_geometry(p, cuda);
   int32_t status = ATTN_OK;
-  for (const Kind kind : {kind_of(p), Kind::general}) {
-    const Variant *variant = find_variant(p, cuda, kind);
+  // The general kind too, because strides may ask for it.
+  for (const Variant *variant :
+       {g.variant, find_variant(p, cuda, Kind::general, g.num_splits > 1)}) {
     if (variant == nullptr || status != ATTN_OK) continue;
-    status = cuda.load(variant->kernel, static_cast<uint32_t>(variant->config.smem_bytes()), error);
+    status = cuda.load(variant->kernel, static_cast<uint32_t>(smem_bytes(*variant)), error);
   }
-  if (status == ATTN_OK && planned_geometry(p, cuda).num_splits > 1) {
-    status = load_combine(cuda, error);
-  }
+  if (status == ATTN_OK && g.num_splits > 1) status = load_combine(cuda, error);
   if (status == ATTN_OK && p.has(ATTN_SDPA_BLOCK_SPARSE)) status = load_block_map(cuda, error);
   return status;
 }
@@ -374,10 +412,17 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   const CudaDevice &cuda = cuda_of(device);
   ForwardParams f = make_params(p, call);
   Geometry g = planned_geometry(p, cuda);
-  constexpr uint32_t kVectors = kForwardVectorQ | kForwardVectorKv;
-  if (g.variant->kind != Kind::general && (f.options & kVectors) != kVectors) {
+  if (p.d.split_policy == ATTN_SPLIT_FIXED && g.num_splits > 1) {
+    f.options |= kForwardFixedSplit;
+    f.split_size = p.d.split_size;
+    // Pieces that begin between two chunks.
+    if (p.d.split_size % 8 != 0) f.options &= ~kForwardVectorBias;
+  }
+  const uint32_t vectors = kForwardVectorQ | kForwardVectorKv |
+                           (g.variant->kind == Kind::bias ? kForwardVectorBias : 0u);
+  if (g.variant->kind != Kind::general && (f.options & vectors) != vectors) {
     // Strides that only the general kind can read. The number of pieces stays as planned.
-    g.variant = find_variant(p, cuda, Kind::general);
+    g.variant = find_variant(p, cuda, Kind::general, g.num_splits > 1);
   }
   const ForwardConfig &config = g.variant->config;
 
@@ -387,10 +432,6 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   f.partial_lse = w.partial_lse;
   f.partial_max = w.partial_max;
   f.num_splits = g.num_splits;
-  if (p.d.split_policy == ATTN_SPLIT_FIXED && g.num_splits > 1) {
-    f.options |= kForwardFixedSplit;
-    f.split_size = p.d.split_size;
-  }
   f.heads = Divider(g.heads);
   f.pack = Divider(g.pack);
   f.m_blocks = static_cast<int32_t>(
@@ -421,7 +462,8 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   f.chunks = Divider(f.v_chunks);
   const LaunchShape shape = {.grid = {static_cast<uint32_t>(blocks), 1, 1},
                              .threads = static_cast<uint32_t>(config.threads()),
-                             .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
+                             .dynamic_smem = static_cast<uint32_t>(
+                                 smem_bytes(*g.variant, f.bias.dtype == ATTN_DTYPE_FP32 ? 4 : 2))};
   int32_t status = ATTN_OK;
   if (p.has(ATTN_SDPA_BLOCK_SPARSE)) {
     const BlockMap map = block_map(p, call, w.block_bits);

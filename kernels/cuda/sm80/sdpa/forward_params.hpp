@@ -31,8 +31,21 @@ enum ForwardOption : uint32_t {
   kForwardVectorOut = 1u << 17,  // rows of out can be written so
   kForwardHeavyLast = 1u << 18,  // later query blocks have more keys (causal)
   kForwardFixedSplit = 1u << 19,
-  kForwardPairBias = 1u << 20,   // two neighbouring biases can be read at once
-  kForwardWordMasks = 1u << 21,  // rows of masks are contiguous and begin at multiples of 4 bytes
+  kForwardVectorBias = 1u << 20,  // rows of the bias can be read 16 bytes at a time
+  kForwardWordMasks = 1u << 21,   // rows of masks are contiguous and begin at multiples of 4 bytes
+};
+
+// tanh(y) = y (1 + z (t_0 + z (t_1 + ...))), z = y^2, for small y: least squares on Chebyshev
+// points. For y = scale * x and terms t_n scale^(2 n + 2), the same in x gives tanh(y) / scale.
+struct SoftcapTerms {
+  // For elements of 16 bits, and of 32: relative errors of 5e-7 and 1e-7.
+  static constexpr int kQuick = 2, kPrecise = 5, kMost = 5;
+  static constexpr float kQuickSmall = 0.25f, kPreciseSmall = 0.5f;
+
+  float cap;
+  float scale;     // from <q, k> to y: softmax_scale / cap
+  float bare_cap;  // 1 / scale
+  float terms[kMost];
 };
 
 struct ForwardParams {
@@ -71,9 +84,10 @@ struct ForwardParams {
   Divider heads;  // of the grid: kv heads if rows are packed, else q heads
   Divider pack;   // query heads that share a row block: the group or 1
   Divider group;
-  float softmax_scale, softcap, silu_divisor, dropout_p;
-  float softcap_inverse;
-  float scale_log2;  // softmax_scale in units of log 2
+  float softmax_scale, silu_divisor, dropout_p;
+  float scale_log2;     // softmax_scale in units of log 2
+  float scale_inverse;  // 1 / softmax_scale
+  SoftcapTerms softcap;
 };
 
 // One row of the table of variants.
@@ -83,15 +97,20 @@ struct ForwardConfig {
   int32_t block_m, block_n, warps;
 
   ATTN_HD constexpr int32_t threads() const { return warps * 32; }
-  // Shared memory: q, k and v tiles, what all threads of a block know, then 16 bytes for each row
-  // and 8, twice, for each key.
+  // Shared memory: tiles of q, k and v; what all threads of a block know, of it and of its rows;
+  // pages and segments of the keys of two tiles; kind bias: a tile of biases.
+  static constexpr int32_t kBlockBytes = 256, kRowBytes = 16;
   ATTN_HD constexpr int32_t q_bytes() const { return block_m * head_dim_qk * element_bytes; }
   ATTN_HD constexpr int32_t k_bytes() const { return block_n * head_dim_qk * element_bytes; }
   ATTN_HD constexpr int32_t v_bytes() const { return block_n * head_dim_v * element_bytes; }
   ATTN_HD constexpr int32_t block_at() const { return q_bytes() + k_bytes() + v_bytes(); }
-  ATTN_HD constexpr int32_t rows_at() const { return block_at() + 256; }
-  ATTN_HD constexpr int32_t slots_at() const { return rows_at() + block_m * 16; }
-  ATTN_HD constexpr int32_t smem_bytes() const { return slots_at() + 2 * block_n * 8; }
+  ATTN_HD constexpr int32_t rows_at() const { return block_at() + kBlockBytes; }
+  ATTN_HD constexpr int32_t slots_at() const { return rows_at() + block_m * kRowBytes; }
+  ATTN_HD constexpr int32_t segments_at() const { return slots_at() + 2 * block_n * 8; }
+  ATTN_HD constexpr int32_t bias_at() const { return segments_at() + 2 * block_n * 4; }
+  ATTN_HD constexpr int32_t smem_bytes(int32_t bias_bytes = 0) const {  // of a bias's element
+    return bias_at() + block_m * block_n * bias_bytes;
+  }
 };
 
 }  // namespace attn::cuda
