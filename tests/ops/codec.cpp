@@ -53,6 +53,10 @@ class Table {
 
   double value(uint32_t code) const { return values_[code]; }
   double largest() const { return magnitudes_.back(); }
+  double step(double magnitude) const {
+    const auto above = std::upper_bound(magnitudes_.begin() + 1, magnitudes_.end() - 1, magnitude);
+    return *above - *(above - 1);
+  }
 
   uint32_t code(double value) const {
     if (std::isnan(value)) {
@@ -225,6 +229,17 @@ double rounded(double value, int32_t dtype) {
   uint8_t memory[8] = {};
   store_element(memory, dtype, 0, value);
   return load_element(memory, dtype, 0);
+}
+
+double half_step(double value, int32_t dtype) {
+  if (dtype == ATTN_DTYPE_INT8 || dtype == ATTN_DTYPE_INT4) return 0.5;
+  const double magnitude = std::fabs(value);
+  if (dtype == ATTN_DTYPE_FP32) {
+    // Away from 0, so that a value which is one of the format's has the larger of its two steps.
+    const double lower = std::ldexp(1.0, std::max(std::ilogb(std::max(magnitude, 0x1p-126)), -126));
+    return lower * 0x1p-24;
+  }
+  return table(dtype)->step(magnitude) / 2;
 }
 
 double largest(int32_t dtype) {

@@ -18,6 +18,10 @@ void store_element(void *base, int32_t dtype, int64_t index, double value);
 // `value` as it comes back after being stored.
 double rounded(double value, int32_t dtype);
 
+// Half the distance between the two values of the format that `value` lies between: the most that
+// rounding it errs, if it is in range.
+double half_step(double value, int32_t dtype);
+
 // The largest finite value.
 double largest(int32_t dtype);
 

@@ -23,20 +23,22 @@ Comparison compare(const std::string &name, const HostTensor &got, const Array<d
   const bool float_like = is_float16_or_32(dtype);
   const auto scale_of = [&](size_t i) { return scale.present() ? scale.data[i] : 1.0; };
   // A quantised format saturates: the best it can hold is the nearest in range.
-  const auto target = [&](size_t i) {
-    const double t = truth.data[i];
+  const auto target_of = [&](double t, size_t i) {
     if (float_like || std::isnan(t)) return t;
     const double low = dtype == ATTN_DTYPE_INT8   ? -128
                        : dtype == ATTN_DTYPE_INT4 ? -8
                                                   : -largest(dtype);
     return std::clamp(t, low * scale_of(i), largest(dtype) * scale_of(i));
   };
+  const auto target = [&](size_t i) { return target_of(truth.data[i], i); };
   double e = 0;
   for (size_t i = 0; i < truth.data.size(); i++) {
     const double t = target(i);
     if (!std::isfinite(t)) continue;
-    const double n = stored(static_cast<double>(naive.data[i]), dtype, scale_of(i));
-    if (std::isfinite(n)) e = std::max(e, std::fabs(n - t));
+    const double n = static_cast<double>(naive.data[i]);
+    if (!std::isfinite(n)) continue;
+    const double saturated = target_of(n, i);
+    e = std::max(e, std::fabs(saturated - t) + half_step(t / scale_of(i), dtype) * scale_of(i));
   }
   Comparison result;
   for (size_t i = 0; i < truth.data.size(); i++) {
