@@ -128,12 +128,19 @@ def task_test(arguments):
 
 
 def task_bench(arguments):
+    asks = bool({"-h", "--help"} & set(arguments.rest))
+    if arguments.what is None:
+        arguments.usage()
+        return 0 if asks else 2
     if arguments.what == "gpu":  # on a machine with nothing but Python and PyTorch: see pack
         return subprocess.run(["python3", "-m", "tests.bench.gpu", *arguments.rest], cwd=ROOT,
                               env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
+    command = [sys.executable, "-m", f"tests.bench.{arguments.what}", *arguments.rest]
+    if asks:  # needs packages, but no library
+        prepare("bench")
+        return subprocess.run(command, cwd=ROOT).returncode
     prepare("build", "tests", "bench")
     path = build()
-    command = [sys.executable, "-m", f"tests.bench.{arguments.what}", *arguments.rest]
     return subprocess.run(command, cwd=ROOT, env=suites.python_env(path)).returncode
 
 
@@ -211,7 +218,9 @@ def main():
     add("build", task_build, "build the library, tests and examples in build/release")
     bench = add("bench", task_bench, "benchmarks against peers: ./dev bench cpu|gpu [--help]",
                 hands_on=True)
-    bench.add_argument("what", choices=["cpu", "gpu"], help="the backend")
+    bench.add_argument("what", choices=["cpu", "gpu"], nargs="?",
+                       help="the backend; its own --help says what it measures")
+    bench.set_defaults(usage=bench.print_help)
     packing = add("pack", task_pack, "gather in one folder what a machine with a GPU needs for "
                   "gpu-check and bench gpu, where nothing is built")
     packing.add_argument("--build", metavar="DIR", help="a build folder; default build/release")
