@@ -19,6 +19,14 @@ ATTN_HD inline float float_from_bits(uint32_t bits) {
   return value;
 }
 
+// Names that device code can use, too.
+ATTN_HD inline float infinity() {
+  return float_from_bits(0x7f800000u);
+}
+ATTN_HD inline float quiet_nan() {
+  return float_from_bits(0x7fc00000u);
+}
+
 ATTN_HD inline uint64_t bits_of(double value) {
   uint64_t bits;
   memcpy(&bits, &value, sizeof(bits));

@@ -6,7 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+
+#include "clock.h"
 
 #define BATCHES 401
 #define CALLS 50 /* in a batch: few enough not to fill the driver's queue */
@@ -70,22 +71,6 @@ static void require(int32_t status, const attn_error *error) {
   if (status == ATTN_OK) return;
   fprintf(stderr, "bench-gpu-overhead: %s: %s\n", attn_status_name(status), error->message);
   exit(1);
-}
-
-static double now_us(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec * 1e6 + (double)t.tv_nsec * 1e-3;
-}
-
-static int by_value(const void *a, const void *b) {
-  const double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-static double median(double *values, int count) {
-  qsort(values, (size_t)count, sizeof *values, by_value);
-  return values[count / 2];
 }
 
 static attn_tensor view(size_t bytes, int32_t dtype, int64_t a, int64_t b, int64_t c, int64_t d) {

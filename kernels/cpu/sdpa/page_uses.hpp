@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/ceil_div.hpp"
 #include "kernels/common/sequence.hpp"
 #include "ops/sdpa/problem.hpp"
 
@@ -23,7 +24,7 @@ struct PageUse {
 
 // The most that a call within the limits can have; 0 if keys are not paged.
 inline int64_t most_page_uses(const sdpa::Problem &p) {
-  return p.paged() ? p.d.max_batch * ((p.d.max_seqlen_k + p.d.page_size - 1) / p.d.page_size) : 0;
+  return p.paged() ? p.d.max_batch * ceil_div(p.d.max_seqlen_k, p.d.page_size) : 0;
 }
 
 // Writes all uses, sorted by page, and the number of the first use of each page that is used, and
@@ -33,7 +34,7 @@ inline int64_t group_pages(const SequenceTable &sequences, int64_t batch, PageUs
   int64_t count = 0;
   for (int64_t b = 0; b < batch; b++) {
     const Sequence s = sequences.sequence(b);
-    const int64_t pages = (s.seqlen_k + s.page_size - 1) / s.page_size;
+    const int64_t pages = ceil_div(s.seqlen_k, s.page_size);
     for (int64_t n = 0; n < pages; n++) {
       const int32_t page = s.pages[n * s.page_stride];
       if (page < 0) continue;

@@ -4,6 +4,8 @@
 
 #include <stdint.h>
 
+#include "kernels/common/dtype.hpp"
+
 namespace attn::cuda {
 
 __device__ inline uint32_t shared_address(const void *pointer) {
@@ -54,32 +56,19 @@ __device__ inline uint32_t load_shared_32(uint32_t address) {
 
 // --- element types -----------------------------------------------------------------------------
 
-// Packs two floats, rounded to nearest even; `low` goes to the lower half.
+// pack: two floats, rounded to nearest even; `low` goes to the lower half. unpack: of the lower
+// half.
 struct Fp16 {
   static constexpr int kBytes = 2;
   static constexpr uint32_t kOne = 0x3c00;
-  __device__ static uint32_t pack(float low, float high) {
-    uint32_t d;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-    return d;
-  }
-  __device__ static float unpack(uint32_t half) {  // of the lower 16 bits
-    float f;
-    asm("{.reg .f16 h; mov.b16 h, %1; cvt.f32.f16 %0, h;}"
-        : "=f"(f)
-        : "h"(static_cast<uint16_t>(half)));
-    return f;
-  }
+  __device__ static uint32_t pack(float low, float high) { return pack_fp16(low, high); }
+  __device__ static float unpack(uint32_t half) { return decode_fp16(static_cast<uint16_t>(half)); }
 };
 struct Bf16 {
   static constexpr int kBytes = 2;
   static constexpr uint32_t kOne = 0x3f80;
-  __device__ static uint32_t pack(float low, float high) {
-    uint32_t d;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "f"(high), "f"(low));
-    return d;
-  }
-  __device__ static float unpack(uint32_t half) { return __uint_as_float(half << 16); }
+  __device__ static uint32_t pack(float low, float high) { return pack_bf16(low, high); }
+  __device__ static float unpack(uint32_t half) { return decode_bf16(static_cast<uint16_t>(half)); }
 };
 struct Fp32 {
   static constexpr int kBytes = 4;

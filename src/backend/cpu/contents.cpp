@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <initializer_list>
 
+#include "core/ceil_div.hpp"
 #include "kernels/common/sequence.hpp"
 
 namespace attn::cpu {
@@ -12,10 +13,6 @@ namespace {
 
 using sdpa::Call;
 using sdpa::Problem;
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 class Contents {
  public:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
 #include "kernels/cuda/sm80/sdpa/block_map_params.hpp"
 
@@ -22,10 +23,6 @@ constexpr Variant kVariants[] = {
 #include "kernels/cuda/sm80/sdpa/block_map_table.inc"
 #undef ATTN_VARIANT
 };
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Extents of a call's map.
 struct Extents {

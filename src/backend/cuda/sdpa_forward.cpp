@@ -7,6 +7,7 @@
 #include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
+#include "core/ceil_div.hpp"
 #include "core/dtype.hpp"
 #include "core/saturating.hpp"
 #include "core/workspace.hpp"
@@ -56,10 +57,6 @@ constexpr Variant kVariants[] = {
 #include "kernels/cuda/sm80/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 Element element_of(const Problem &p) {
   switch (p.d.q_dtype) {
@@ -214,7 +211,6 @@ bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
 }
 
 // Whether `elements` neighbours, `bytes` in all, can be read at once from any multiple of that on.
-// (A pair may reach one element beyond a row of odd length, so rows must be even.)
 bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
   return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(bytes) == 0 &&
          view.last == 1 && view.outer % elements == 0 && view.head % elements == 0 &&

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "backend/cuda/device.hpp"
+#include "core/ceil_div.hpp"
 #include "kernels/cuda/sm80/sdpa/reference_params.hpp"
 
 namespace attn::cuda {
@@ -29,10 +30,6 @@ constexpr int32_t kMostSharedMemory = 48 * 1024;
 constexpr int32_t kMostWarps = 8;
 static_assert(ReferenceLayout::bytes(4096, 4096) <= kMostSharedMemory);
 static_assert(sizeof(SdpaReferenceParams) <= 4096);
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Warps of a block, and how many of them take different heads of one place: those that share a kv
 // head read the same keys.

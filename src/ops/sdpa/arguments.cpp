@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cinttypes>
 
+#include "core/ceil_div.hpp"
 #include "core/dtype.hpp"
 #include "core/struct_copy.hpp"
 #include "ops/check.hpp"
@@ -9,10 +10,6 @@
 
 namespace attn::sdpa {
 namespace {
-
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Checks the arguments of one call, in the order of the struct, and fills in the call's sizes.
 class Checker {

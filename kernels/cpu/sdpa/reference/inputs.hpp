@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/ceil_div.hpp"
 #include "kernels/common/philox.hpp"
 #include "kernels/common/query.hpp"
 #include "kernels/common/sequence.hpp"
@@ -21,10 +22,6 @@ using sdpa::Problem;
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Queries that are taken together, so that a key is decoded once for them.
 inline constexpr int64_t kTile = 8;
-
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 struct Inputs {
   Inputs(const Problem &problem, const Call &call)

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/ceil_div.hpp"
 #include "ops/sdpa/problem.hpp"
 
 namespace attn::cpu::decode {
@@ -28,10 +29,6 @@ inline constexpr int64_t kMaxSplits = 128;
 inline constexpr int64_t padded(int64_t n) {
   return (n + 31) / 32 * 32;
 }
-inline constexpr int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 // Keys a piece, from nothing but the sequence's own length and the plan: not from the batch or the
 // thread count, so that every policy is batch-invariant.
 inline int64_t split_keys(const attn_sdpa_desc &desc, int64_t seqlen_k) {

@@ -22,13 +22,6 @@ constexpr int kVector = kElement == fp32 ? 4 : 8;  // elements of 16 bytes
 constexpr int kAhead = 4;                          // parts that are read at the same time
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-ATTN_HD inline float infinity() {
-  return float_from_bits(0x7f800000u);
-}
-ATTN_HD inline float quiet_nan() {
-  return float_from_bits(0x7fc00000u);
-}
-
 // Elements as they were read: 16 bytes, or one element as a float.
 struct alignas(16) Raw {
   uint32_t word[4];

@@ -17,13 +17,6 @@ constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr int kKeys = ReferenceLayout::kKeys;
 constexpr int kBlockWords = ReferenceLayout::kBlockWords;
 
-ATTN_HD inline float infinity() {
-  return float_from_bits(0x7f800000u);
-}
-ATTN_HD inline float quiet_nan() {
-  return float_from_bits(0x7fc00000u);
-}
-
 // One warp's shared memory. The arrays by key hold the visible keys of 32, one after the other;
 // those of v only the keys with a weight.
 struct WarpMemory {

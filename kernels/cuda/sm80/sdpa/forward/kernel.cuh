@@ -101,6 +101,10 @@ struct Forward {
   __device__ Row row_of(int local) const {  // of this block
     return row_at(block().row0 + local);
   }
+  // The same; rows that are not in use see what the last one does.
+  __device__ Row used_row_of(int local) const {
+    return row_of(min(local, block().used - 1 - block().row0));
+  }
   __device__ static bool in_use(int local) { return block().row0 + local < block().used; }
   __device__ static TokenPlace query_place(int i) {
     const TokenPlace first = block().sequence.first_q;
@@ -180,6 +184,7 @@ struct Forward {
   // --- scores.cuh: from products to scores
   __device__ float score(Row row, int j, float qk) const;
   __device__ float silu_weight(float s) const;
+  __device__ float slope(Row row) const;
   __device__ void begin_scores(Scores &s) const;
   __device__ void row_scores(float (&s)[kBlockN / 8][4], int half, int local, uint32_t visible,
                              int j0, bool interior, bool skips, int buffer) const;

@@ -1,7 +1,6 @@
 // From products <q, k> to scores: scale, softcap, bias, ALiBi, and -inf for hidden keys.
 #pragma once
 
-#include "kernels/common/activation.hpp"
 #include "kernels/cuda/sm80/sdpa/forward/kernel.cuh"
 
 namespace attn::cuda {
@@ -23,6 +22,10 @@ __device__ inline float tanh_large(float y) {
   return copysignf(__fdividef(1 - e, 1 + e), y);
 }
 
+__device__ inline float Forward::slope(Row row) const {
+  return p.alibi_slopes[block().sequence.index * p.alibi_batch + row.head * p.alibi_head];
+}
+
 // s_j of a visible key from <q, k_j>, as the formula reads. -inf: the bias hides it.
 __device__ inline float Forward::score(Row row, int j, float qk) const {
   float s = qk * p.softmax_scale;
@@ -36,8 +39,7 @@ __device__ inline float Forward::score(Row row, int j, float qk) const {
     s = bias == -infinity() ? bias : s + bias;
   }
   if (has(kForwardAlibi)) {
-    s -= p.alibi_slopes[block().sequence.index * p.alibi_batch + row.head * p.alibi_head] *
-         fabsf(static_cast<float>(row.i + block().diagonal - j));
+    s -= slope(row) * fabsf(static_cast<float>(row.i + block().diagonal - j));
   }
   return s;
 }
@@ -64,7 +66,7 @@ __device__ inline void Forward::row_scores(float (&s)[kBlockN / 8][4], int half,
   constexpr bool kAsIs = kKind == ForwardKind::plain || kKind == ForwardKind::paged ||
                          kKind == ForwardKind::bias || kKind == ForwardKind::segments;
   if (kAsIs && interior && !skips) return;
-  const Row row = row_of(min(local, block().used - 1 - block().row0));
+  const Row row = used_row_of(local);
   const float unit = has(kForwardSilu) ? 1 : kLog2EF;
   if (has(kForwardSoftcap)) {
     float high = 0;
@@ -86,9 +88,7 @@ __device__ inline void Forward::row_scores(float (&s)[kBlockN / 8][4], int half,
     if (has(kForwardBias)) add_bias(s, half, row, j0, unit);
   }
   if (has(kForwardAlibi)) {
-    const float slope =
-        p.alibi_slopes[block().sequence.index * p.alibi_batch + row.head * p.alibi_head];
-    const float minus = -slope * (kBare ? p.scale_inverse : unit);
+    const float minus = -slope(row) * (kBare ? p.scale_inverse : unit);
     const float from = static_cast<float>(row.i + block().diagonal - j0 - own_key());
     each(s, half,
          [&](float &x, int key) { x = fmaf(minus, fabsf(from - static_cast<float>(key)), x); });

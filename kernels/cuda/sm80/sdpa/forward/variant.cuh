@@ -2,6 +2,7 @@
 // itself from its row of forward.toml.
 #pragma once
 
+#include "kernels/common/activation.hpp"
 #include "kernels/cuda/common/ptx.cuh"
 #include "kernels/cuda/common/tile.cuh"
 #include "kernels/cuda/sm80/sdpa/forward_params.hpp"
@@ -68,10 +69,7 @@ inline constexpr bool kLoadsEarly =
 // Whether the compiler may mix softmax and product, for which not all kinds have registers.
 inline constexpr bool kMixes = kKind != ForwardKind::segments;
 
-inline constexpr float kLog2EF = 1.4426950408889634f;
-inline constexpr float kLn2F = 0.6931471805599453f;
-__device__ inline float infinity() {
-  return __int_as_float(0x7f800000);
-}
+inline constexpr float kLog2EF = static_cast<float>(kLog2E);
+inline constexpr float kLn2F = static_cast<float>(kLn2);
 
 }  // namespace attn::cuda

@@ -113,8 +113,7 @@ __device__ inline uint32_t Forward::visible_bits(Row row, int j0) const {
 __device__ inline void Forward::know_rows() const {
   if (!has(kForwardSegments) && kKind != ForwardKind::mask) return;
   for (int r = tid(); r < kBlockM; r += kThreads) {
-    // Rows that are not in use see what the last one does.
-    const Row row = row_of(min(r, block().used - 1 - block().row0));
+    const Row row = used_row_of(r);
     Known mine = {0, 0};
     if (kKind == ForwardKind::mask) {
       const QueryView &view = option(kForwardMask) ? p.mask : p.tail_mask;
@@ -154,8 +153,7 @@ __device__ inline void Forward::read_masks(Ahead &ahead, int j0) const {
     });
   } else {
     each_row([&](int tile, int half) {
-      const int local = min(local_row(tile, half), block().used - 1 - block().row0);
-      ahead.mask[tile][half] = visible_bits(row_of(local), j0);
+      ahead.mask[tile][half] = visible_bits(used_row_of(local_row(tile, half)), j0);
       one_by_one();
     });
   }
