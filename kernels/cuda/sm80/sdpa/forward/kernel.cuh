@@ -198,7 +198,8 @@ struct Forward {
   __device__ int64_t dropout_row(Row row) const;
 
   // --- store.cuh: memory out
-  __device__ Finish finish(Row row, float max, float sum) const;
+  __device__ bool tells() const;
+  __device__ Finish finish(int local, float max, float sum) const;
   __device__ int64_t partial_row(Row row) const;
   __device__ void store_statistics(Row row, float lse, float row_max) const;
   __device__ void store_value(Row row, int d, float value) const;
@@ -207,6 +208,7 @@ struct Forward {
 
   // --- repeat.cuh
   __device__ void repeat_row(int local) const;
+  __device__ void repeat_rows(uint32_t odd) const;
 };
 
 // An element of a floating-point tensor, whatever its type.

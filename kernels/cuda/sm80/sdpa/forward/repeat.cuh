@@ -15,7 +15,7 @@ __device__ inline float load_element(const TokenView &view, int64_t at) {
   return Element::unpack(static_cast<const Bits *>(view.data)[at]);
 }
 
-__device__ __noinline__ void Forward::repeat_row(int local) const {
+__device__ inline void Forward::repeat_row(int local) const {
   const Row row = row_of(local);
   const BandOf<int32_t> band = keys_of(block(), row.i);
   const int64_t q_at = p.q.offset(query_place(row.i), row.head);
@@ -83,10 +83,22 @@ __device__ __noinline__ void Forward::repeat_row(int local) const {
       }
     }
   }
-  const Finish done = finish(row, m, sum);
+  const Finish done = finish(local, m, sum);
   if (lane() == 0) store_statistics(row, done.lse, m * kLn2F);
 #pragma unroll
   for (int c = 0; c < kOwn; c++) store_value(row, c * 32 + lane(), o[c] * done.factor);
+}
+
+// `odd`: a bit for each row of which this thread has a part; met by any of them.
+__device__ __noinline__ void Forward::repeat_rows(uint32_t odd) const {
+#pragma unroll 1
+  for (int own = 0; own < kTiles * 2; own++) {
+    const uint32_t met = __ballot_sync(~0u, (odd >> own & 1) != 0);
+#pragma unroll 1
+    for (int row = 0; row < 8; row++) {
+      if ((met >> (4 * row) & 15) != 0) repeat_row((warp() * kTiles * 2 + own) * 8 + row);
+    }
+  }
 }
 
 }  // namespace attn::cuda

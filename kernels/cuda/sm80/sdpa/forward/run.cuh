@@ -104,46 +104,46 @@ __device__ inline void Forward::run() {
 
   walk(r);
 
-  // Rows that are not finite are marked, a bit for each lane that met something.
+  // A row that is not finite is computed once more, carefully. All rows side by side: their sums
+  // are long chains.
   Finish done[kTiles][2];
-  uint32_t again[kTiles][2];
+  float total[kTiles][2], check[kTiles][2];
+  each_row([&](int tile, int half) {
+    total[tile][half] = r.sums[half * 2 + tile];
+    if (!kSumsAreProducts) {
+      total[tile][half] = r.sum[tile][half];
+      total[tile][half] += __shfl_xor_sync(~0u, total[tile][half], 1);
+      total[tile][half] += __shfl_xor_sync(~0u, total[tile][half], 2);
+    }
+    check[tile][half] = total[tile][half] * 0;
+  });
+#pragma unroll
+  for (int n = 0; n < kDv / 8; n++) {
+#pragma unroll
+    for (int e = 0; e < 2; e++) {
+      each_row([&](int tile, int half) {
+        check[tile][half] = fmaf(r.out[tile][n][half * 2 + e], 0.0f, check[tile][half]);
+      });
+    }
+  }
+  uint32_t odd = 0;  // a bit for each of the thread's rows
   each_row([&](int tile, int half) {
     const int local = local_row(tile, half);
-    float total = r.sums[half * 2 + tile];
-    if (!kSumsAreProducts) {
-      total = r.sum[tile][half];
-      total += __shfl_xor_sync(~0u, total, 1);
-      total += __shfl_xor_sync(~0u, total, 2);
-    }
-    float check = total * 0;
-#pragma unroll
-    for (int n = 0; n < kDv / 8; n++) {
-      check = fmaf(r.out[tile][n][half * 2], 0.0f, check);
-      check = fmaf(r.out[tile][n][half * 2 + 1], 0.0f, check);
-    }
     done[tile][half] = {0, 0};
-    const bool used = in_use(local);
-    again[tile][half] = __ballot_sync(~0u, used && check != 0);
-    if (used) {
-      const Row row = row_of(local);
-      float high = r.max[tile][half];
-      if (kBare && high != -infinity()) high *= p.scale_log2;
-      done[tile][half] = finish(row, high, total);
-      if ((lane() & 3) == 0) store_statistics(row, done[tile][half].lse, high * kLn2F);
+    if (!in_use(local)) return;
+    odd |= static_cast<uint32_t>(check[tile][half] != 0) << (tile * 2 + half);
+    float high = r.max[tile][half];
+    if (kBare && high != -infinity()) high *= p.scale_log2;
+    done[tile][half] = finish(local, high, total[tile][half]);
+    if (tells() && (lane() & 3) == 0) {
+      store_statistics(row_of(local), done[tile][half].lse, high * kLn2F);
     }
   });
   store_rows(r, done);
-  each_row([&](int tile, int half) {
-    if (again[tile][half] == 0) return;
-    __syncwarp();
-#pragma unroll 1
-    for (int row = 0; row < 8; row++) {
-      if ((again[tile][half] >> (4 * row) & 15) == 0) continue;
-      // A copy, so that only it need lie in memory.
-      const Forward self = *this;
-      self.repeat_row((warp() * kTiles + tile) * 16 + half * 8 + row);
-    }
-  });
+  if (!__any_sync(~0u, odd != 0)) return;
+  // A copy, so that only it need lie in memory.
+  const Forward self = *this;
+  self.repeat_rows(odd);
 }
 
 }  // namespace attn::cuda

@@ -6,13 +6,10 @@
 
 namespace attn::cuda {
 
-// The maximum may lag behind: as long as a new score is no more than kMostLag (in powers of 2)
-// above it, and no more than 1 / kFewest of the weight so far, nothing need be rescaled: weights
-// stay small enough, and the final division uses the same reference. (FlashAttention-4 skips so on
-// Blackwell.) The second condition is for precision: a key with much of the weight should be the
-// maximum, whose weight is exactly 1 and is not rounded. The general kind's maximum does not lag,
-// because it may be asked for.
-inline constexpr float kMostLag = 8, kFewest = 8;
+// How far the maximum may lag behind, in powers of 2, which saves rescaling (FlashAttention-4 does
+// so on Blackwell). The final division uses the same reference; but weights that are to be rounded
+// lose precision: a key with nearly all the weight should be the maximum, whose weight is exactly 1.
+inline constexpr float kMostLag = kPrecise && !kGeneral ? 8 : 0;
 
 // Moves what has been gathered to the maximum that these scores lead to.
 __device__ inline void Forward::rescale(Scores &s, Running &r) const {
@@ -27,18 +24,14 @@ __device__ inline void Forward::rescale(Scores &s, Running &r) const {
       top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
       high[half] = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     }
-    if (!__any_sync(~0u, high[0] > r.max[tile][0] || high[1] > r.max[tile][1])) continue;
-    if constexpr (!kGeneral) {
-      bool move = false;
+    bool move = false;
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        // A thread's own keys have about a quarter of the weight.
-        const float weight = kSumsAreProducts ? r.sums[half * 2 + tile] : 4 * r.sum[tile][half];
-        const float lag = (high[half] - r.max[tile][half]) * unit;
-        move = move || (lag > 0 && (lag > kMostLag || exp2_fast(lag) * kFewest > weight));
-      }
-      if (!__any_sync(~0u, move)) continue;
+    for (int half = 0; half < 2; half++) {
+      const float before = r.max[tile][half];
+      move = move || (high[half] > before &&
+                      !(kMostLag > 0 && (high[half] - before) * unit <= kMostLag));
     }
+    if (!__any_sync(~0u, move)) continue;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float before = r.max[tile][half], now = fmaxf(before, high[half]);

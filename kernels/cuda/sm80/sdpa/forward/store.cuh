@@ -6,15 +6,20 @@
 
 namespace attn::cuda {
 
+// Whether rows have statistics to store.
+__device__ inline bool Forward::tells() const {
+  return p.num_splits > 1 || option(kForwardLse | kForwardRowMax);
+}
+
 // From the maximum (in log 2) and the sum of 2^(s - max).
-__device__ inline Forward::Finish Forward::finish(Row row, float max, float sum) const {
+__device__ inline Forward::Finish Forward::finish(int local, float max, float sum) const {
   if (has(kForwardSilu)) return {1, 0};
   Finish f;
   const bool none = max == -infinity();
-  f.lse = none ? max : fmaf(max, kLn2F, logf(sum));
+  f.lse = none || !tells() ? max : fmaf(max, kLn2F, logf(sum));
   float total = sum;
   if (option(kForwardSink) && p.num_splits == 1) {
-    const float sink = p.sink[row.head * p.sink_head];
+    const float sink = p.sink[row_of(local).head * p.sink_head];
     const float weight = exp2f(fmaf(sink, kLog2EF, -max));
     if (!none) total += weight;
     if (option(kForwardLseIncludesSink)) {
@@ -114,16 +119,16 @@ __device__ inline void Forward::store_rows(const Running &r,
     using Pack = std::conditional_t<kBytes == 2, Element, Bf16>;  // never the latter
     using Rows = QueryTile<kDqk * 2>;
     __syncwarp();
-    each_row([&](int tile, int half) {
-      const uint32_t local = tile * 16 + half * 8 + (lane() >> 2);
-      const float factor = done[tile][half].factor;
 #pragma unroll
-      for (int n = 0; n < kDv / 8; n++) {
+    for (int n = 0; n < kDv / 8; n++) {
+      char *to = own + Rows::at(lane() >> 2, n) + (lane() & 3) * 4;
+      each_row([&](int tile, int half) {
         const float *x = &r.out[tile][n][half * 2];
-        *reinterpret_cast<uint32_t *>(own + Rows::at(local, n) + (lane() & 3) * 4) =
+        const float factor = done[tile][half].factor;
+        *reinterpret_cast<uint32_t *>(to + Rows::rows(tile * 16 + half * 8)) =
             Pack::pack(x[0] * factor, x[1] * factor);
-      }
-    });
+      });
+    }
     __syncwarp();
     // Each lane takes one chunk of every kPass-th row.
     constexpr int kChunks = kDv / 8, kGroup = kChunks % 8 == 0 ? 8 : 4, kPass = 32 / kGroup;
