@@ -13,7 +13,7 @@ int main(int argc, char **argv) {
   CLI::App app{
       "Checks libattn against naive fp64 formulas: every case on every implementation that serves\n"
       "it, on fresh random data. The error may be at most twice that of the same computation in\n"
-      "fp32, rounded once to the storage dtype."};
+      "fp32, rounded once to the storage dtype (and its weights, where a matrix unit takes them)."};
   app.add_option("--backend", options.backend, "cpu, cuda, hip or auto")
       ->check(CLI::IsMember({"auto", "cpu", "cuda", "hip"}))
       ->capture_default_str();

@@ -570,6 +570,7 @@ void SdpaCall::compute_truth() {
     const SdpaOutputs<float> naive =
         sdpa_forward<float>(inputs.has(ATTN_SDPA_ALLOW_TF32) ? rounded : inputs);
     put("out", exact.out, naive.out.value);
+    outputs[0].naive_of_rounded_weights = naive.out_of_rounded_weights;
     put("lse", exact.lse, naive.lse.value);
     put("row_max", exact.row_max, naive.row_max.value);
     if (out_scale.present()) {

@@ -24,6 +24,7 @@ class SdpaCall {
     // What it should be.
     Array<double> truth, slack;
     Array<float> naive;
+    Array<float> naive_of_rounded_weights;  // present for out of 16-bit q
     Array<double> scale;
   };
 

@@ -12,6 +12,8 @@
 #include <cmath>
 #include <limits>
 
+#include "codec.hpp"
+
 namespace check {
 namespace {
 
@@ -343,6 +345,8 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
       in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
   const T base = d.lse_base == ATTN_LSE_BASE_2 ? static_cast<T>(1 / kLn2) : T(1);
   const Array<T> &values = rows.values();
+  const bool rounds = dtype_bits(d.q_dtype) == 16;
+  if (rounds) result.out_of_rounded_weights = Array<T>(out_shape);
 
   for (int64_t b = 0; b < in.batch; b++) {
     for (int64_t i = 0; i < in.seqlen_q(b); i++) {
@@ -368,14 +372,26 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
             weight[n] = s / (T(1) + std::exp(-s)) / static_cast<T>(d.silu_divisor);
           }
         }
+        std::vector<T> rounded_weight;
+        if (rounds) {
+          rounded_weight = weight;
+          const T unit = in.softmax() ? std::exp(m - total) : T(1);
+          for (T &w : rounded_weight) {
+            if (w != 0 && unit > 0) w = static_cast<T>(rounded(w / unit, d.q_dtype)) * unit;
+          }
+        }
         for (int64_t c = 0; c < d.head_dim_v; c++) {
-          T sum = 0;
+          T sum = 0, rounded_sum = 0;
           double size = 0;
           for (size_t n = 0; n < keys.size(); n++) {
             if (!keys[n].kept) continue;
             const T term =
                 weight[n] * keep_scale * values.data[keys[n].v_at + static_cast<size_t>(c)];
             sum += term;
+            if (rounds) {
+              rounded_sum += rounded_weight[n] * keep_scale *
+                             values.data[keys[n].v_at + static_cast<size_t>(c)];
+            }
             size += std::fabs(static_cast<double>(term));
             if (!in.softmax()) {  // silu(s) near its zero: the error of s counts as it is
               size += std::fabs(static_cast<double>(
@@ -386,6 +402,7 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
           const size_t at = oa + static_cast<size_t>(c);
           const T sigmoid = rows.gate_value(oa, c);
           result.out.value.data[at] = sum * sigmoid;
+          if (rounds) result.out_of_rounded_weights.data[at] = rounded_sum * sigmoid;
           result.out.slack.data[at] =
               kSteps * kUnit * (amp + 1) * size * static_cast<double>(sigmoid);
         }

@@ -50,6 +50,9 @@ struct Result {
 template <class T>
 struct SdpaOutputs {
   Result<T> out, lse, row_max;
+  // q of 16 bits: out from weights rounded to q's dtype, exp(s - row_max), before they meet v: the
+  // operand of a matrix unit.
+  Array<T> out_of_rounded_weights;
 };
 
 template <class T>
