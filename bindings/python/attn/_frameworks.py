@@ -223,7 +223,7 @@ class Torch(Maker):
         return dtype
 
     def new(self, like: Any, device: Device, shape: tuple[int, ...], dtype: Any) -> tuple[Any, int]:
-        made = self.module.empty(shape, dtype=dtype, device=like.device)
+        made = like.new_empty(shape, dtype=dtype)  # half the time of torch.empty(device=...)
         return made, made.data_ptr()
 
     def finish(self, made: Any) -> Any:
@@ -233,10 +233,10 @@ class Torch(Maker):
         torch = self.module
         # The allocator hands memory out again in the order of the stream that is current now.
         if stream is None or stream == self.stream(device):
-            made = torch.empty(size, dtype=torch.uint8, device=like.device)
+            made = like.new_empty(size, dtype=torch.uint8)
         else:
             with torch.cuda.stream(torch.cuda.ExternalStream(stream, like.device)):
-                made = torch.empty(size, dtype=torch.uint8, device=like.device)
+                made = like.new_empty(size, dtype=torch.uint8)
         return made, made.data_ptr()
 
 
