@@ -269,7 +269,8 @@ def run(call: Call, addresses: list[int], values: Iterable[tuple[str, Any]],
     """Makes the outputs (name, shape, dtype as the maker takes it), executes and gives them.
 
     Args:
-        values: the arrays whose addresses are given.
+        values: the arrays whose addresses are given, or at least those that say what stream they
+            are in use on.
         maker: of `like`, the first array; None: numpy.
     """
     outputs = call.outputs

@@ -104,7 +104,7 @@ _NOWHERE = (0, 0)
 class _Inputs:
     """The array arguments of one call, with what identifies its shape."""
 
-    __slots__ = ("key", "names", "values", "addresses", "scalars", "maker", "device")
+    __slots__ = ("key", "names", "values", "addresses", "scalars", "maker", "device", "said")
 
     def __init__(self, required: Sequence[tuple[str, Any]], options: dict[str, Any]) -> None:
         numpy = sys.modules.get("numpy")
@@ -115,11 +115,14 @@ class _Inputs:
         addresses: list[int] = []
         scalars: dict[str, Any] = {}
         like = required[0][1]
+        kind = view = None  # of most arrays
         if ndarray is not None and isinstance(like, ndarray):
             maker, device = None, HOST
         else:
             maker = _frameworks.maker_of(like)
             device = _NOWHERE
+            kind, view = type(like), maker.view
+        said = False
         if options:
             required = [*required, *self._split(options, scalars, key, required, numpy)]
         for name, value in required:
@@ -129,19 +132,23 @@ class _Inputs:
                 if device is not HOST:
                     _frameworks.same_device(name, HOST, device, required[0][0])
                 addresses.append(_arrays.address_of(value))
+            elif type(value) is not kind and ndarray is not None and isinstance(value, ndarray):
+                if device is not HOST:
+                    _frameworks.same_device(name, HOST, device, required[0][0])
+                value = value.view(ndarray)
+                addresses.append(_arrays.address_of(value))
             else:
-                if ndarray is not None and isinstance(value, ndarray):
-                    if device is not HOST:
-                        _frameworks.same_device(name, HOST, device, required[0][0])
-                    value = value.view(ndarray)
-                    addresses.append(_arrays.address_of(value))
+                if view is not None and type(value) is kind:
+                    value = view(value, name, None)
                 else:
                     value = _frameworks.view_of(value, name)
-                    addresses.append(value.address)
-                    if value.device != device:
-                        if device is not _NOWHERE:
-                            _frameworks.same_device(name, value.device, device, required[0][0])
-                        device = value.device
+                addresses.append(value.address)
+                if value.device != device:
+                    if device is not _NOWHERE:
+                        _frameworks.same_device(name, value.device, device, required[0][0])
+                    device = value.device
+                if value.stream is not None:
+                    said = True
             key += (name, value.shape, value.strides, value.dtype)
             names.append(name)
             values.append(value)
@@ -152,6 +159,7 @@ class _Inputs:
         self.scalars = scalars
         self.device = device
         self.maker = maker
+        self.said = said  # whether an array says what stream it is in use on
 
     @staticmethod
     def _split(options: dict[str, Any], scalars: dict[str, Any], key: list[Any],
@@ -435,8 +443,8 @@ class _Builder:
 
 def _execute(call: Call, inputs: _Inputs, like: Any) -> list[Any]:
     """Makes the new outputs, runs, and gives them."""
-    return run(call, inputs.addresses, zip(inputs.names, inputs.values), inputs.maker, like,
-               inputs.device)
+    said = zip(inputs.names, inputs.values) if inputs.said else ()
+    return run(call, inputs.addresses, said, inputs.maker, like, inputs.device)
 
 
 def sdpa(
