@@ -70,6 +70,10 @@ class Build:
         self.check = path / ("bin/attn-check" if packed else "tests/ops/attn-check")
         self.library = path / ("lib/libattn.so.1" if packed else "libattn.so.1")
         self.python = path / ("python" if packed else "bindings/python")
+        self.examples = {"c": path / "examples/c/example-c-sdpa_cuda",
+                         "cpp": path / "examples/cpp/example-cpp-sdpa_cuda"}
+        if packed:
+            self.examples = {name: path / "examples" / name for name in ("c", "cpp", "rust", "go")}
         if not self.check.exists():
             sys.exit(f"gpu-check: there is no attn-check in {path}: build it, or pack it with "
                      "./dev pack, and say where with --build")
@@ -179,6 +183,28 @@ def check_scripts(report, build, arguments):
                 report.say("    " + line[:240])
 
 
+def check_examples(report, build, arguments):
+    """Each language's example for CUDA: it checks its own result."""
+    found = {"python": [sys.executable, ROOT / "examples/python/attention_cuda.py"]}
+    for language, path in build.examples.items():
+        if path.exists():
+            path.chmod(0o755)
+            found[language] = [path]
+        else:
+            report.step(f"example in {language}", 0, 0, 0, not_run=f"{path} is not there")
+    for language, command in found.items():
+        start = time.monotonic()
+        status, output = call(command, build.env(), 60)
+        report.write(f"--- example in {language}\n{output}")
+        # Without a device the examples run on the CPU, and say so.
+        failed = int(status != 0 or "no CUDA device" in output)
+        report.step(f"example in {language}", 1 - failed, failed, time.monotonic() - start,
+                    status=status)
+        if failed:
+            for line in output.splitlines()[-8:]:
+                report.say("    " + line[:240])
+
+
 def sanitize(tool, build, arguments):
     start = time.monotonic()
     filters = [part for name in SANITIZED[tool] for part in ("--filter", name)]
@@ -222,7 +248,8 @@ def check_sanitizers(report, build, arguments):
                 report.say("    " + line[:180])
 
 
-STEPS = {"ops": check_ops, "scripts": check_scripts, "sanitizers": check_sanitizers}
+STEPS = {"ops": check_ops, "scripts": check_scripts, "examples": check_examples,
+         "sanitizers": check_sanitizers}
 
 
 def device():

@@ -1,10 +1,12 @@
 """Gathers what has to travel to a machine with a GPU, where nothing can be built.
 
-The folder holds the stripped library and programs, the Python package with its generated part, and
-nothing else: sources, tests and tools come with the checkout. Programs carry the C++ run-time library
-inside, so that any system with as new a C library runs them.
+The folder holds the stripped library and programs, the Python package with its generated part, the
+examples for CUDA of the languages that are installed here, and nothing else: sources, tests and
+tools come with the checkout. Programs carry the C++ run-time library inside, so that any system with
+as new a C library runs them.
 """
 
+import os
 import pathlib
 import shutil
 import subprocess
@@ -19,9 +21,32 @@ FILES = [
     ("libattn.so.1", "lib/libattn.so.1"),
     ("tests/ops/attn-check", "bin/attn-check"),
     ("tests/bench/bench-gpu-overhead", "bin/bench-gpu-overhead"),
+    ("examples/c/example-c-sdpa_cuda", "examples/c"),
+    ("examples/cpp/example-cpp-sdpa_cuda", "examples/cpp"),
 ]
 # What to build of it; the library comes with them.
-TARGETS = ["tests/ops/attn-check", "tests/bench/bench-gpu-overhead"]
+TARGETS = [source for source, _ in FILES[1:]]
+
+
+def pack_bindings(build, examples):
+    """The examples that cargo and go build."""
+    target = ROOT / "bindings/rust/target"
+    commands = {
+        "rust": (ROOT / "bindings/rust", ["cargo", "build", "--locked", "--quiet", "-p",
+                                          "attn-example", "--bin", "attn-example-cuda"],
+                 {"ATTN_LIB_DIR": str(build), "LD_LIBRARY_PATH": str(build)}),
+        "go": (ROOT / "examples/go", ["go", "build", "-buildvcs=false", "-tags",
+                                      "attn_nopkgconfig", "-o", str(examples / "go"), "./cuda"],
+               {"CGO_CFLAGS": f"-I{ROOT / 'include'}", "CGO_LDFLAGS": f"-L{build}"}),
+    }
+    for language, (folder, command, env) in commands.items():
+        if shutil.which(command[0]) is None:
+            say(f"  without the {language} example: {command[0]} is not installed")
+            continue
+        subprocess.run(command, cwd=folder, env={**os.environ, **env}, check=True)
+    if shutil.which("cargo"):
+        subprocess.run(["strip", "-o", examples / "rust", target / "debug/attn-example-cuda"],
+                       check=True)
 
 
 def pack(build, output=DEFAULT):
@@ -33,6 +58,7 @@ def pack(build, output=DEFAULT):
         path = output / target
         path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["strip", "-o", path, (build / source).resolve()], check=True)
+    pack_bindings(build.resolve(), (output / "examples").resolve())
     package = output / "python/attn"
     package.mkdir(parents=True)
     for path in sorted((build / "bindings/python/attn").iterdir()):
