@@ -2,16 +2,27 @@
 the same random tensors: medians over events on the stream.
 
 Suites (all, unless --suite says otherwise):
-  fa3-grid  FlashAttention-3's grid in bf16; bar: 1.0 times PyTorch's FlashAttention-2
+  fa3-grid  FlashAttention-3's grid in bf16; bar: 1.0 times PyTorch's FlashAttention-2; goal on
+            Hopper: 1.0 times the best of all peers
   fp32      bar: 1.5 times PyTorch's memory-efficient backend
   options   bias, ALiBi, softcap, tree mask, segments; bar: at most 1.3 times our plain time
   split     one query against a long cache; no bar
+  shapes    grouped heads, windows, unequal and unusual head dims, fp16, few tiles; goal on Hopper: 1.0
+            times the best of all peers
+  small     problems of microseconds; goal on Hopper: 1.05 times the best of all peers
+  ragged    64 sequences of mixed lengths; bar: 0.9 times our dense rate; goal on Hopper: 1.1 times
+            the best peer
+  paged     keys in permuted pages; bar: 0.95 times our dense rate
   host      what execute costs the host beyond the driver's launch; bar: 3 microseconds
 
 With any of --batch, --heads, --kv-heads, --seqlen, --seqlen-k, --headdim, --dtype, --causal,
 --backward, --both: that one problem instead, always beside the peers.
 
-Writes one JSON file (schema: see HACKING.md) and prints a table. Exits with 1 if a bar is missed.
+Peers are PyTorch's backends and, where they are installed, FlashAttention-3 (flash_attn_interface)
+and FlashAttention-4 (flash_attn.cute).
+
+Writes one JSON file (schema: see HACKING.md) and prints a table. Exits with 1 if a
+bar or a goal is missed.
 """
 
 from __future__ import annotations
@@ -22,6 +33,7 @@ import json
 import os
 import pathlib
 import re
+import statistics
 import subprocess
 import sys
 import time
@@ -41,6 +53,13 @@ def commit(build: pathlib.Path | None) -> str:
         return done.stdout.strip() or "unknown"
     except OSError:
         return "unknown"
+
+
+def version_of(module: str) -> str:
+    """Of the package that brings a module."""
+    from importlib import metadata
+    names = metadata.packages_distributions().get(module.partition(".")[0], [])
+    return ", ".join(f"{name} {metadata.version(name)}" for name in sorted(set(names))) or "unknown"
 
 
 def slug(text: str) -> str:
@@ -68,8 +87,11 @@ def write(path: pathlib.Path, record: dict[str, Any]) -> None:
 
 
 def verdict(row: dict[str, Any]) -> str:
+    goal = ""
+    if "goal_ok" in row:
+        goal = f"  goal {row['goal']:g}x {'ok' if row['goal_ok'] else 'MISSED'}"
     if "ok" not in row:
-        return ""
+        return goal
     if "bar_ratio" in row:
         said = f"{row['bar_ratio']:.2f}x of {row['bar']:g}x"
     elif "cost" in row:
@@ -78,7 +100,7 @@ def verdict(row: dict[str, Any]) -> str:
         said = f"{row['beyond_us']:+.2f} us of {row['most']:g}"
     else:
         said = ""
-    return f"{said} {'ok' if row['ok'] else 'MISSED'}"
+    return f"{said} {'ok' if row['ok'] else 'MISSED'}{goal}"
 
 
 def line_of(row: dict[str, Any]) -> str:
@@ -113,7 +135,17 @@ def summary(rows: list[dict[str, Any]]) -> bool:
         print(f"{suite}: {sum(row['ok'] for row in of_suite)} of {len(of_suite)} bars reached")
     print(f"{len(judged) - len(missed)} of {len(judged)} bars reached"
           + (f"; missed: {', '.join(row['id'] for row in missed)[:1500]}" if missed else ""))
-    return not missed
+    aims = [row for row in rows if "goal_ok" in row]
+    short = [row for row in aims if not row["goal_ok"]]
+    for suite in dict.fromkeys(row["suite"] for row in aims):
+        of_suite = [row for row in aims if row["suite"] == suite]
+        ratios = [row["ratio"] for row in of_suite if "ratio" in row]
+        mean = statistics.geometric_mean(ratios) if ratios else 0
+        print(f"{suite}: {sum(row['goal_ok'] for row in of_suite)} of {len(of_suite)} goals reached;"
+              f" {mean:.3f} times the best peer in the geometric mean")
+    if short:
+        print(f"goals missed: {', '.join(row['id'] for row in short)[:1500]}")
+    return not missed and not short
 
 
 def arguments_of(argv: list[str] | None) -> argparse.Namespace:
@@ -192,17 +224,21 @@ def main(argv: list[str] | None = None) -> int:
     build = find_build(arguments.build, arguments.device)
     import torch
 
+    from tests.bench import gpu_prefill as prefill
     from tests.bench import gpu_suites as suites
     from tests.bench.gpu_measure import Effort
-    from tests.bench.gpu_problem import Library, Refused, Shape
+    from tests.bench.gpu_problem import PACKAGES, Library, Refused, Shape, installed
 
     cuda = arguments.device == "cuda"
     if cuda and not torch.cuda.is_available():
         print("bench gpu: PyTorch sees no GPU here", file=sys.stderr)
         return 2
+    all_suites = {"fa3-grid": suites.fa3_grid, "fp32": suites.fp32, "options": suites.options,
+                  "split": suites.split, "shapes": prefill.shapes, "small": prefill.small,
+                  "ragged": prefill.ragged, "paged": prefill.paged, "host": suites.host}
     for name in arguments.suite or []:
-        if name not in suites.SUITES:
-            print(f"bench gpu: no suite {name!r}; there are {', '.join(suites.SUITES)}",
+        if name not in all_suites:
+            print(f"bench gpu: no suite {name!r}; there are {', '.join(all_suites)}",
                   file=sys.stderr)
             return 2
     torch.manual_seed(arguments.seed)
@@ -228,6 +264,8 @@ def main(argv: list[str] | None = None) -> int:
         "effort": "quick" if arguments.quick else "full", "peers": {"torch": torch.__version__},
         "rows": [],
     }
+    for name in filter(installed, PACKAGES):
+        record["peers"][name] = version_of(PACKAGES[name])
     if cuda:
         record["peers"]["cudnn"] = str(torch.backends.cudnn.version())
         try:
@@ -251,7 +289,7 @@ def main(argv: list[str] | None = None) -> int:
         take(suites.ad_hoc(session, shape, arguments.dtype, backward=arguments.backward,
                            both=arguments.both))
     else:
-        for name, suite in suites.SUITES.items():
+        for name, suite in all_suites.items():
             if arguments.suite and name not in arguments.suite:
                 continue
             try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +26,34 @@ class Shape:
     kv_heads: int
     head_dim: int
     causal: bool = False
+    head_dim_v: int = 0     # 0: as head_dim
+    window_left: int = -1   # keys before a query's own that it sees; -1: all. Only with causal
+
+    @property
+    def dim_v(self) -> int:
+        return self.head_dim_v or self.head_dim
 
     def json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """Without what is as usual."""
+        fields = dataclasses.asdict(self)
+        if self.head_dim_v == 0:
+            del fields["head_dim_v"]
+        if self.window_left < 0:
+            del fields["window_left"]
+        return fields
+
+    def pairs(self) -> float:
+        """Of a query and a key, in a head of a sequence. Causal counted at half; a window by the
+        pairs that see each other."""
+        if self.window_left >= 0:
+            seen = self.window_left + 1
+            return seen * (seen + 1) / 2 + (self.seqlen_q - seen) * seen
+        return self.seqlen_q * self.seqlen_k * (0.5 if self.causal else 1.0)
 
     def flops(self, backward: bool = False) -> float:
-        """Causal counted at half; the backward pass as two and a half forward passes."""
-        full = 4.0 * self.batch * self.q_heads * self.seqlen_q * self.seqlen_k * self.head_dim
-        return full * (0.5 if self.causal else 1.0) * (2.5 if backward else 1.0)
+        """The backward pass counts as two and a half forward passes."""
+        forward = 2.0 * self.batch * self.q_heads * self.pairs() * (self.head_dim + self.dim_v)
+        return forward * (2.5 if backward else 1.0)
 
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -82,20 +104,34 @@ class Attention:
 
     def __init__(self, library: Library, shape: Shape, q: Any, k: Any, v: Any, *, flags: int = 0,
                  implementation: str | None = None, fields: dict[str, Any] | None = None,
-                 tensors: dict[str, Any] | None = None, prepare: bool = True) -> None:
-        """prepare=False: nothing is loaded nor run beforehand."""
+                 tensors: dict[str, Any] | None = None,
+                 pointers: dict[str, Any] | None = None, prepare: bool = True) -> None:
+        """q, k and v may be ragged or paged, as `fields` then says. `pointers`: int32 tensors that
+        the arguments hold by address, without their sizes. prepare=False: nothing is loaded nor run beforehand."""
         torch = library.torch
         self.library, self.shape = library, shape
         self.tensors = {"q": q, "k": k, "v": v, **(tensors or {})}
-        self.out = torch.full_like(q, float("nan"))
-        self.args = c.attn_sdpa_args(**{name: library.view(tensor)
-                                        for name, tensor in self.tensors.items()},
-                                     out=library.view(self.out))
-        self.desc = c.attn_sdpa_desc(
-            q_dtype=library.kinds[q.dtype], num_q_heads=shape.q_heads, num_kv_heads=shape.kv_heads,
-            head_dim_qk=shape.head_dim, max_batch=shape.batch, max_seqlen_q=shape.seqlen_q,
-            max_seqlen_k=shape.seqlen_k, softmax_scale=shape.head_dim ** -0.5,
-            flags=flags | (c.ATTN_SDPA_CAUSAL if shape.causal else 0), **(fields or {}))
+        self.out = torch.full((*q.shape[:-1], shape.dim_v), float("nan"), dtype=q.dtype,
+                              device=q.device)
+        self.pointers = pointers or {}
+        self.args = c.attn_sdpa_args(
+            **{name: library.view(tensor) for name, tensor in self.tensors.items()},
+            **{name: ctypes.cast(tensor.data_ptr(), ctypes.POINTER(ctypes.c_int32))
+               for name, tensor in self.pointers.items()},
+            out=library.view(self.out))
+        if "cu_seqlens_q" in self.pointers:
+            self.args.batch = shape.batch
+        flags |= c.ATTN_SDPA_CAUSAL if shape.causal else 0
+        given: dict[str, Any] = {
+            "q_dtype": library.kinds[q.dtype], "num_q_heads": shape.q_heads,
+            "num_kv_heads": shape.kv_heads, "head_dim_qk": shape.head_dim,
+            "head_dim_v": shape.head_dim_v, "max_batch": shape.batch,
+            "max_seqlen_q": shape.seqlen_q, "max_seqlen_k": shape.seqlen_k,
+            "softmax_scale": shape.head_dim ** -0.5}
+        if shape.window_left >= 0:
+            flags |= c.ATTN_SDPA_WINDOW
+            given.update(window_left=shape.window_left, window_right=-1)
+        self.desc = c.attn_sdpa_desc(**{**given, "flags": flags, **(fields or {})})
         self._plan(implementation, prepare)
         self._arguments = (self.plan, ctypes.byref(self.args), self.workspace_address,
                            int(self.info.workspace_bytes))
@@ -153,12 +189,13 @@ class Attention:
 def random_qkv(torch: Any, device: str, shape: Shape, dtype: str) -> tuple[Any, Any, Any]:
     kind = getattr(torch, DTYPES[dtype])
 
-    def one(length: int, heads: int) -> Any:
-        return torch.randn(shape.batch, length, heads, shape.head_dim, device=device,
+    def one(length: int, heads: int, dim: int) -> Any:
+        return torch.randn(shape.batch, length, heads, dim, device=device,
                            dtype=torch.float32).to(kind)
 
-    return (one(shape.seqlen_q, shape.q_heads), one(shape.seqlen_k, shape.kv_heads),
-            one(shape.seqlen_k, shape.kv_heads))
+    return (one(shape.seqlen_q, shape.q_heads, shape.head_dim),
+            one(shape.seqlen_k, shape.kv_heads, shape.head_dim),
+            one(shape.seqlen_k, shape.kv_heads, shape.dim_v))
 
 
 # Backends of torch.nn.functional.scaled_dot_product_attention, by the names they have in results.
@@ -166,9 +203,51 @@ PEERS = {"torch_flash": "FLASH_ATTENTION", "torch_cudnn": "CUDNN_ATTENTION",
          "torch_efficient": "EFFICIENT_ATTENTION", "torch_math": "MATH"}
 
 
+# Packages of FlashAttention's authors: FlashAttention-3, and FlashAttention-4's kernels for Hopper.
+PACKAGES = {"fa3": "flash_attn_interface", "fa4": "flash_attn.cute"}
+
+
+def installed(name: str) -> bool:
+    """Whether a peer is there to be asked."""
+    if name not in PACKAGES:
+        return name in PEERS
+    try:
+        return importlib.util.find_spec(PACKAGES[name]) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def flash_function(name: str, function: str) -> Callable[..., Any]:
+    """A function of FlashAttention-3 or -4 that gives out alone."""
+    call = getattr(importlib.import_module(PACKAGES[name]), function)
+
+    def out_of(*arguments: Any, **options: Any) -> Any:
+        result = call(*arguments, **options)
+        return result[0] if isinstance(result, tuple) else result
+
+    return out_of
+
+
 def peer(torch: Any, name: str, shape: Shape, q: Any, k: Any, v: Any) -> Callable[[], Any]:
+    """A call of a peer on the same memory; as_ours() gives its out the order of ours."""
+    if name in PACKAGES:
+        options: dict[str, Any] = {"causal": shape.causal}
+        if shape.window_left >= 0:
+            options["window_size"] = (shape.window_left, 0)
+        flash = flash_function(name, "flash_attn_func")
+        return lambda: flash(q, k, v, **options)
+    return torch_sdpa(torch, name, shape, q, k, v)
+
+
+def as_ours(name: str, out: Any) -> Any:
+    return out if name in PACKAGES else out.transpose(1, 2)
+
+
+def torch_sdpa(torch: Any, name: str, shape: Shape, q: Any, k: Any, v: Any) -> Callable[[], Any]:
     """A call of PyTorch's SDPA that may use only the backend `name`, on the same memory."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
+    if shape.window_left >= 0:
+        raise Refused("PyTorch's SDPA has no window")
     backend = getattr(SDPBackend, PEERS[name])
     views = [x.transpose(1, 2) for x in (q, k, v)]
     extra = {"enable_gqa": True} if shape.q_heads != shape.kv_heads else {}
@@ -189,7 +268,7 @@ def peer_backward(torch: Any, name: str, shape: Shape, q: Any, k: Any, v: Any,
                   both: bool) -> Callable[[], Any]:
     """The backward pass of the same, alone or after a forward pass."""
     leaves = [x.detach().clone().requires_grad_() for x in (q, k, v)]
-    forward = peer(torch, name, shape, *leaves)
+    forward = torch_sdpa(torch, name, shape, *leaves)
     out = forward()
     dout = torch.randn_like(out)
     if both:

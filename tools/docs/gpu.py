@@ -9,9 +9,10 @@ from typing import Any
 from tools.docs import bars
 
 PEERS = {"torch_flash": "PyTorch FlashAttention-2", "torch_cudnn": "PyTorch cuDNN",
-         "torch_efficient": "PyTorch memory-efficient", "torch_math": "PyTorch math"}
+         "torch_efficient": "PyTorch memory-efficient", "torch_math": "PyTorch math",
+         "fa3": "FlashAttention-3", "fa4": "FlashAttention-4"}
 COLOURS = {"libattn": "#1f5fbf", "torch_flash": "#d9822b", "torch_cudnn": "#4c9a4c",
-           "torch_efficient": "#b23a48"}
+           "torch_efficient": "#b23a48", "fa3": "#7d5ba6", "fa4": "#8c6d46"}
 
 
 def latest() -> pathlib.Path | None:
@@ -26,7 +27,9 @@ def of_suite(record: dict[str, Any], suite: str) -> list[dict[str, Any]]:
 
 
 def missed(row: dict[str, Any]) -> str:
-    return "" if row.get("ok", True) else " **missed**"
+    """Of the bar, and of the goal."""
+    return ("" if row.get("ok", True) else " **missed**") + (
+        "" if row.get("goal_ok", True) else " *behind*")
 
 
 def grid_table(record: dict[str, Any]) -> list[str]:
@@ -34,6 +37,8 @@ def grid_table(record: dict[str, Any]) -> list[str]:
     rows = {(row["shape"]["head_dim"], row["shape"]["causal"], row["shape"]["seqlen_q"]): row
             for row in of_suite(record, "fa3-grid") if "shape" in row}
     lengths = sorted({key[2] for key in rows})
+    peers = [name for name in ("torch_flash", "torch_cudnn", "fa3", "fa4")
+             if any(name in row.get("peers_us", {}) for row in rows.values())]
     lines = ["| bf16 forward, 16k tokens | " + " | ".join(map(str, lengths)) + " |",
              "|---|" + "---|" * len(lengths)]
     for head_dim, causal in sorted({key[:2] for key in rows}):
@@ -44,12 +49,15 @@ def grid_table(record: dict[str, Any]) -> list[str]:
                 cells.append("not measured" + (missed(row) if row else ""))
                 continue
             ratios = " ".join(f"{row['peers_us'][name] / row['us']:.2f}×" if name in row["peers_us"]
-                              else "–" for name in ("torch_flash", "torch_cudnn"))
+                              else "–" for name in peers)
             cells.append(f"{row['tflops']:.0f} ({ratios}){missed(row)}")
         lines.append(f"| D {head_dim}, {'causal' if causal else 'full'} | " + " | ".join(cells)
                      + " |")
-    return [*lines, "", "In parentheses: the time of PyTorch's FlashAttention-2 over ours (bar: "
-            "1.00×) and cuDNN's over ours (no bar)."]
+    goal = any("goal" in row for row in rows.values())
+    return [*lines, "", f"In parentheses, over our time, the times of "
+            f"{', '.join(PEERS[name] for name in peers)}. The bar is 1.00× PyTorch's "
+            "FlashAttention-2" + ("; what is *behind* the best of them misses the goal." if goal
+                                  else ".")]
 
 
 def shape_text(shape: dict[str, Any]) -> str:
@@ -59,8 +67,12 @@ def shape_text(shape: dict[str, Any]) -> str:
     length = str(shape["seqlen_q"])
     if shape["seqlen_k"] != shape["seqlen_q"]:
         length += f" on {shape['seqlen_k']}"
-    return (f"({shape['batch']}, {heads}, {length}, {shape['head_dim']})"
-            + (" causal" if shape["causal"] else ""))
+    dims = str(shape["head_dim"])
+    if shape.get("head_dim_v"):
+        dims += f"/{shape['head_dim_v']}"
+    return (f"({shape['batch']}, {heads}, {length}, {dims})"
+            + (" causal" if shape["causal"] else "")
+            + (f", window {shape['window_left'] + 1}" if "window_left" in shape else ""))
 
 
 def other_table(record: dict[str, Any]) -> list[str]:
@@ -72,6 +84,13 @@ def other_table(record: dict[str, Any]) -> list[str]:
         if row["suite"] in ("fp32", "split"):
             name = f"{name.split(' ')[0]}{' TF32 allowed' if '/tf32/' in row['id'] else ''} " \
                    f"{shape_text(row['shape'])}"
+        elif row["suite"] in ("shapes", "small"):
+            name = f"{'' if row['dtype'] == 'bf16' else row['dtype'] + ' '}" \
+                   f"{shape_text(row['shape'])}"
+        elif row["suite"] == "ragged":
+            name = f"64 sequences of 16..8192, {row['shape']['tokens']} tokens, causal"
+        elif row["suite"] == "paged":
+            name = f"pages of {row['id'].split('/')[1]}, {shape_text(row['shape'])}"
         elif row["suite"] == "options":
             name = f"{row['id'].split('/')[2]} {shape_text(row['shape'])}"
         if "us" not in row:
@@ -83,8 +102,10 @@ def other_table(record: dict[str, Any]) -> list[str]:
                           f"{us:.0f} µs ({us / row['us']:.2f}×)"
                           for peer, us in row.get("peers_us", {}).items())
         bar = ""
-        if "bar_of" in row and row["bar_of"]:
+        if row.get("bar_of"):
             bar = f"≥ {row['bar']:g}× {PEERS.get(row['bar_of'], row['bar_of'])}"
+            if "dense_tflops" in row:
+                bar += f" ({row['bar_ratio']:.2f}×)"
         elif "cost" in row:
             peers = f"plain {row['plain_us']:.0f} µs (cost {row['cost']:.2f}×)"
             bar = f"cost ≤ {row['most']:g}×" if "most" in row else ""
@@ -92,6 +113,8 @@ def other_table(record: dict[str, Any]) -> list[str]:
             peers = f"bare launches of the same {row['kernels']}: {row['launch_us']:.2f} µs " \
                     f"(beyond: {row['beyond_us']:.2f} µs)"
             bar = f"beyond ≤ {row['most']:g} µs"
+        if "goal" in row:
+            bar += f"{'; ' if bar else ''}goal ≥ {row['goal']:g}× the best peer"
         digits = 2 if row["suite"] == "host" else 0 if row["us"] >= 100 else 1
         lines.append(f"| {name} | {row['us']:.{digits}f} µs{rate} | {peers} | {bar}{missed(row)} |")
     return lines
@@ -100,12 +123,16 @@ def other_table(record: dict[str, Any]) -> list[str]:
 def table(record: dict[str, Any]) -> str:
     judged = [row for row in record["rows"] if "ok" in row]
     lost = [row["id"] for row in judged if not row["ok"]]
+    aims = [row for row in record["rows"] if "goal_ok" in row]
+    behind = [row["id"] for row in aims if not row["goal_ok"]]
     said = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
     lines = [*grid_table(record), "", *other_table(record), "",
              f"Measured on {record['device']}, driver {record['driver']}, {record['date'][:10]}, "
              f"libattn {record['library']} at {record['commit']}, beside {said}, in one process, in "
              f"turns, on random data; medians. {len(judged) - len(lost)} of {len(judged)} bars are "
-             f"reached" + (f"; missed: {', '.join(lost)}." if lost else "."), "",
+             f"reached" + (f"; missed: {', '.join(lost)}." if lost else ".")
+             + (f" {len(aims) - len(behind)} of {len(aims)} goals are reached"
+                + (f"; missed: {', '.join(behind)}." if behind else ".") if aims else ""), "",
              "![TFLOP/s over sequence length beside PyTorch's backends]"
              "(docs/plots/gpu-forward.svg)"]
     return "\n".join(lines)
