@@ -13,6 +13,8 @@ Suites (all, unless --suite says otherwise):
   ragged    64 sequences of mixed lengths; bar: 0.9 times our dense rate; goal on Hopper: 1.1 times
             the best peer
   paged     keys in permuted pages; bar: 0.95 times our dense rate
+  accuracy  error against fp64 on normal, large and outlier-heavy inputs; bar: at most 1.01 times
+            FlashAttention-3's (where that is missing, PyTorch's FlashAttention-2's)
   host      what execute costs the host beyond the driver's launch; bar: 3 microseconds
 
 With any of --batch, --heads, --kv-heads, --seqlen, --seqlen-k, --headdim, --dtype, --causal,
@@ -105,6 +107,11 @@ def verdict(row: dict[str, Any]) -> str:
 
 def line_of(row: dict[str, Any]) -> str:
     name = row["implementation"].removeprefix("cuda/sdpa/")
+    if "errors" in row:
+        peers = " ".join(f"{n.removeprefix('torch_')} {e['rms']:.2e}/{e['max']:.1e}"
+                         for n, e in row["peers_errors"].items())
+        return (f"{row['id']:34} {name:20} rms/max {row['errors']['rms']:.2e}/"
+                f"{row['errors']['max']:.1e}  {peers}  {verdict(row)}")
     if "us" not in row:
         text = row.get("error_text", "not timed")
         peers = " ".join(f"{n.removeprefix('torch_')} {us:.1f}"
@@ -224,6 +231,7 @@ def main(argv: list[str] | None = None) -> int:
     build = find_build(arguments.build, arguments.device)
     import torch
 
+    from tests.bench import gpu_accuracy
     from tests.bench import gpu_prefill as prefill
     from tests.bench import gpu_suites as suites
     from tests.bench.gpu_measure import Effort
@@ -235,7 +243,8 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     all_suites = {"fa3-grid": suites.fa3_grid, "fp32": suites.fp32, "options": suites.options,
                   "split": suites.split, "shapes": prefill.shapes, "small": prefill.small,
-                  "ragged": prefill.ragged, "paged": prefill.paged, "host": suites.host}
+                  "ragged": prefill.ragged, "paged": prefill.paged,
+                  "accuracy": gpu_accuracy.accuracy, "host": suites.host}
     for name in arguments.suite or []:
         if name not in all_suites:
             print(f"bench gpu: no suite {name!r}; there are {', '.join(all_suites)}",

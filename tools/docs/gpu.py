@@ -78,7 +78,7 @@ def shape_text(shape: dict[str, Any]) -> str:
 def other_table(record: dict[str, Any]) -> list[str]:
     lines = ["| | libattn | peers | bar |", "|---|---|---|---|"]
     for row in record["rows"]:
-        if row["suite"] == "fa3-grid" or "shape" not in row:
+        if row["suite"] in ("fa3-grid", "accuracy") or "shape" not in row:
             continue
         name = row["id"].replace("/", " ", 1).split("/")[0]
         if row["suite"] in ("fp32", "split"):
@@ -120,13 +120,41 @@ def other_table(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def accuracy_table(record: dict[str, Any]) -> list[str]:
+    """The errors of each kind of input over all its shapes, as ranges."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in of_suite(record, "accuracy"):
+        if "errors" in row:
+            groups.setdefault((row["dtype"], row["id"].split("/")[4]), []).append(row)
+    if not groups:
+        return []
+    peers = list(dict.fromkeys(name for rows in groups.values() for row in rows
+                               for name in row["peers_errors"]))
+
+    def said(values: list[float]) -> str:
+        return f"{min(values):.1e} .. {max(values):.1e}" if values else "–"
+
+    lines = ["", "| rms error against fp64 | libattn | "
+             + " | ".join(PEERS.get(name, name) for name in peers) + " |",
+             "|---|---|" + "---|" * len(peers)]
+    for (dtype, kind), rows in groups.items():
+        cells = [said([row["errors"]["rms"] for row in rows])]
+        cells += [said([row["peers_errors"][name]["rms"] for row in rows
+                        if name in row["peers_errors"]]) for name in peers]
+        lost = sum(not row.get("ok", True) for row in rows)
+        lines.append(f"| {dtype}, {kind} inputs | {' | '.join(cells)} |"
+                     + (f" {lost} of {len(rows)} **missed**" if lost else ""))
+    return lines
+
+
 def table(record: dict[str, Any]) -> str:
     judged = [row for row in record["rows"] if "ok" in row]
     lost = [row["id"] for row in judged if not row["ok"]]
     aims = [row for row in record["rows"] if "goal_ok" in row]
     behind = [row["id"] for row in aims if not row["goal_ok"]]
     said = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
-    lines = [*grid_table(record), "", *other_table(record), "",
+    lines = [*grid_table(record), "", *other_table(record),
+             *accuracy_table(record), "",
              f"Measured on {record['device']}, driver {record['driver']}, {record['date'][:10]}, "
              f"libattn {record['library']} at {record['commit']}, beside {said}, in one process, in "
              f"turns, on random data; medians. {len(judged) - len(lost)} of {len(judged)} bars are "
