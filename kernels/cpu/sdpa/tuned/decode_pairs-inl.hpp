@@ -1,16 +1,15 @@
 // A block of keys for several key heads at once, in the order in which memory likes to be read.
 // Included by decode_simd.cpp, inside its namespace, for AVX-512.
 //
-// Where the heads of a token lie side by side, a core reads fastest when it goes through a few
-// tokens from end to end: hardware prefetchers follow runs, not the short pieces that single heads
-// are, and they give no more than one run's worth of lines in flight for each. So this goes through
-// two tokens, half a block apart, side by side: with pages of half a block those are two pages.
-// Software prefetches only help over the beginning of a run; many of them at once are dropped.
+// A core reads memory at its full speed only while as many lines are on their way as it has room
+// for, and in long runs: the heads of a token, side by side. So this goes through two runs, the
+// halves of the block (with pages of half a block those are two pages), two tokens of each at a
+// time, and asks for each line a little before its use, in the order of memory, one or two between
+// a few multiplications: more of them at once hold up the loads behind them, or are dropped.
 //
 // Scores of the block are [token][head and row]: the softmax runs along the tokens with a lane for
 // each row, without a sum or a maximum across lanes. Outputs lie in the first level of cache: 4
-// rows of 64 columns are loaded, get four tokens, and are stored. Values have to come in twos
-// there, two neighbours of each run; they are fetched in the order of memory nevertheless.
+// rows of 64 columns are loaded, get four tokens, and are stored.
 
 // Rows of kBlock tokens.
 struct Run {
@@ -34,130 +33,112 @@ struct PairBlock {
   int64_t o_stride;
 };
 
+// A quad: tokens t, t + 1 and those half a block later, for an even t below kHalf.
 inline constexpr int kHalf = kBlock / 2;
-// How far ahead of the reads, in bytes of a run.
-inline constexpr int64_t kAhead = 6144;
+inline constexpr int kQuad[4] = {0, kHalf, 1, kHalf + 1};
 
-// What to fetch while tokens t and t + kHalf of a run are read: the tokens that come `ahead` tokens
-// later, in this run or the one that follows.
-class PairFetch {
+// What to fetch while quad t is computed: the quad that comes `ahead` quads later, in the same run
+// or in the one that follows.
+class QuadFetch {
  public:
-  HWY_INLINE PairFetch(const Run &now, const Run &then, int t, int ahead) {
-    const bool here = t + ahead < kHalf;
-    const Run &run = here ? now : then;
-    if (run.token == nullptr) return;
-    const int at = here ? t + ahead : t + ahead - kHalf;
-    first_ = run.token[at];
-    second_ = run.token[at + kHalf];
-    head_ = run.head;
-    bytes_ = run.bytes;
+  QuadFetch(const PairBlock &b, const Run &now, const Run &then, int t, int ahead) {
+    const bool here = t + 2 * ahead < kHalf;
+    // Where nothing follows: what is there already.
+    const Run &run = here || then.token == nullptr ? now : then;
+    token_ = run.token + (t + 2 * ahead) % kHalf;
+    lines_ = static_cast<int>(b.heads * run.head / 64);
   }
-  HWY_INLINE void head(int head) const {
-    const char *a = first_ + head * head_, *b = second_ + head * head_;
-    for (int64_t i = 0; i < bytes_; i += 64) {
-      __builtin_prefetch(a + i);
-      __builtin_prefetch(b + i);
-    }
+  // Line i of the first token, then of the second.
+  HWY_INLINE const char *at(int i, int half) const {
+    const int second = i >= lines_;
+    return token_[half * kHalf + second] + (i - (second ? lines_ : 0)) * 64;
+  }
+  // Line i of both runs, and again line i of a quad that was fetched before: requests are dropped
+  // where a core has too many.
+  HWY_INLINE void line(int i, const QuadFetch &again) const {
+    const int second = i >= lines_;
+    const int64_t at = (i - (second ? lines_ : 0)) * int64_t{64};
+    __builtin_prefetch(token_[second] + at);
+    __builtin_prefetch(again.token_[second] + at);
+    __builtin_prefetch(token_[second + kHalf] + at);
+    __builtin_prefetch(again.token_[second + kHalf] + at);
   }
 
  private:
-  const char *first_ = nullptr, *second_ = nullptr;
-  int64_t head_ = 0, bytes_ = 0;
+  const char *const *token_;
+  int lines_;
 };
 
-inline int tokens_ahead(const Run &run, int heads) {
-  return static_cast<int>(std::clamp<int64_t>(kAhead / (heads * run.bytes), 2, kHalf - 2));
-}
+template <Format F>
+inline constexpr int64_t kBytes = F == Format::kFp32 ? 4 : 2;  // of an element
 
-// Scores of 4 rows of H heads (1 or 2) of two tokens: k0 and k1, their rows of the first head, and
-// s0 and s1, where scores go.
-template <int H, Format F>
-HWY_INLINE void score_pair(const char *HWY_RESTRICT k0, const char *HWY_RESTRICT k1, int64_t k_head,
-                           const float *HWY_RESTRICT q, int64_t q_stride, int64_t q_head,
-                           int64_t depth, float *HWY_RESTRICT s0, float *HWY_RESTRICT s1,
-                           int64_t s_head) {
+// Scores of 4 rows of a head of a quad: k, the four tokens' rows.
+template <Format F, bool kFetch>
+HWY_INLINE void score_quad(const char *const *k, const float *HWY_RESTRICT q, int64_t q_stride,
+                           int64_t depth, float *HWY_RESTRICT s, int64_t s_stride,
+                           const QuadFetch &far, const QuadFetch &near, int line) {
   const DF d;
-  VF acc[2][H][4];
-  unroll<H>([&](auto h) ATTN_INLINE_LAMBDA {
-    unroll<4>([&](auto r) ATTN_INLINE_LAMBDA { acc[0][h][r] = acc[1][h][r] = hn::Zero(d); });
+  VF acc[4][4];
+  unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+    unroll<4>([&](auto r) ATTN_INLINE_LAMBDA { acc[t][r] = hn::Zero(d); });
   });
   for (int64_t at = 0; at < depth; at += kPair) {
-    unroll<H>([&](auto h) ATTN_INLINE_LAMBDA {
-      const char *HWY_RESTRICT k0h = k0 + h * k_head, *HWY_RESTRICT k1h = k1 + h * k_head;
+    if constexpr (kFetch) {
+      for (int i = 0; i < 2 * kPair * kBytes<F> / 64; i++) far.line(line++, near);
+    }
 #if ATTN_DECODE_BF16_DOT
-      if constexpr (F == Format::kBf16Dot) {
-        // 32 elements of 16 bits are as long as 16 floats.
-        const float *HWY_RESTRICT qh = q + h * q_head + at / 2;
-        const VF k0s = hn::LoadU(d, reinterpret_cast<const float *>(k0h + 2 * at));
-        const VF k1s = hn::LoadU(d, reinterpret_cast<const float *>(k1h + 2 * at));
-        unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
-          const VF qs = hn::LoadU(d, qh + r * q_stride);
-          add_bf16_dot(acc[0][h][r], qs, k0s);
-          add_bf16_dot(acc[1][h][r], qs, k1s);
-        });
-        return;
-      }
-#endif
-      const float *HWY_RESTRICT qh = q + h * q_head + at;
-      VF k0a, k0b, k1a, k1b;
-      load_pair<F>(k0h, at, k0a, k0b);
-      load_pair<F>(k1h, at, k1a, k1b);
+    if constexpr (F == Format::kBf16Dot) {
+      // 32 elements of 16 bits are as long as 16 floats.
+      VF ks[4];
+      unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+        ks[t] = hn::LoadU(d, reinterpret_cast<const float *>(k[t] + 2 * at));
+      });
       unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
-        const VF qa = hn::LoadU(d, qh + r * q_stride);
-        const VF qb = hn::LoadU(d, qh + r * q_stride + kLanes);
-        acc[0][h][r] = hn::MulAdd(qb, k0b, hn::MulAdd(qa, k0a, acc[0][h][r]));
-        acc[1][h][r] = hn::MulAdd(qb, k1b, hn::MulAdd(qa, k1a, acc[1][h][r]));
+        const VF qs = hn::LoadU(d, q + r * q_stride + at / 2);
+        unroll<4>([&](auto t) ATTN_INLINE_LAMBDA { add_bf16_dot(acc[t][r], qs, ks[t]); });
+      });
+      continue;
+    }
+#endif
+    unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+      VF ka, kb;
+      load_pair<F>(k[t], at, ka, kb);
+      unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
+        const float *HWY_RESTRICT row = q + r * q_stride + at;
+        acc[t][r] = hn::MulAdd(hn::LoadU(d, row), ka, acc[t][r]);
+        acc[t][r] = hn::MulAdd(hn::LoadU(d, row + kLanes), kb, acc[t][r]);
       });
     });
   }
-  // Blocks of the sum: the heads of the one token, then of the other.
   VF folded[4];
-  unroll<2>([&](auto token) ATTN_INLINE_LAMBDA {
-    unroll<2>([&](auto h) ATTN_INLINE_LAMBDA {
-      constexpr int from = h < H ? h : 0;
-      folded[2 * token + h] = fold_four(Sum(), acc[token][from][0], acc[token][from][1],
-                                        acc[token][from][2], acc[token][from][3]);
-    });
+  unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+    folded[t] = fold_four(Sum(), acc[t][0], acc[t][1], acc[t][2], acc[t][3]);
   });
-  const __m512 sums = sum_blocks(folded).raw;
-  _mm_storeu_ps(s0, _mm512_castps512_ps128(sums));
-  _mm_storeu_ps(s1, _mm512_extractf32x4_ps(sums, 2));
-  if constexpr (H == 2) {
-    _mm_storeu_ps(s0 + s_head, _mm512_extractf32x4_ps(sums, 1));
-    _mm_storeu_ps(s1 + s_head, _mm512_extractf32x4_ps(sums, 3));
-  }
+  const __m512 sums = sum_blocks(folded).raw;  // a block of four lanes for each token
+  unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+    _mm_storeu_ps(s + kQuad[t] * s_stride, _mm512_extractf32x4_ps(sums, t));
+  });
 }
 
 template <Format F>
 HWY_NOINLINE void score_pairs(const PairBlock &block) {
   const PairBlock b = block;  // no store can change a copy
-  const int ahead = tokens_ahead(b.k, b.heads);
-  const int64_t q_head = b.rows * b.q_stride;
-  for (int t = 0; t < kHalf; t++) {
-    const PairFetch fetch(b.k, b.v, t, ahead);
-    const char *k0 = b.k.token[t], *k1 = b.k.token[t + kHalf];
-    float *s0 = b.s + t * b.s_stride, *s1 = s0 + kHalf * b.s_stride;
+  for (int t = 0; t < kHalf; t += 2) {
+    const QuadFetch far(b, b.k, b.v, t, 2), near(b, b.k, b.v, t, 1);
     const float *q = b.q;
-    int head = 0;
-    for (; head + 2 <= b.heads; head += 2) {
-      fetch.head(head);
-      fetch.head(head + 1);
-      for (int row = 0; row < b.rows; row += 4) {
-        score_pair<2, F>(k0, k1, b.k.head, q + row * b.q_stride, b.q_stride, q_head, b.depth,
-                         s0 + row, s1 + row, b.rows);
+    float *s = b.s + t * b.s_stride;
+    for (int head = 0; head < b.heads; head++) {
+      const char *k[4];
+      unroll<4>([&](auto i)
+                    ATTN_INLINE_LAMBDA { k[i] = b.k.token[t + kQuad[i]] + head * b.k.head; });
+      score_quad<F, true>(k, q, b.q_stride, b.depth, s, b.s_stride, far, near,
+                          head * static_cast<int>(b.k.head / 32));
+      for (int row = 4; row < b.rows; row += 4) {
+        score_quad<F, false>(k, q + row * b.q_stride, b.q_stride, b.depth, s + row, b.s_stride, far,
+                             near, 0);
       }
-      k0 += 2 * b.k.head;
-      k1 += 2 * b.k.head;
-      q += 2 * q_head;
-      s0 += 2 * b.rows;
-      s1 += 2 * b.rows;
-    }
-    if (head < b.heads) {
-      fetch.head(head);
-      for (int row = 0; row < b.rows; row += 4) {
-        score_pair<1, F>(k0, k1, b.k.head, q + row * b.q_stride, b.q_stride, q_head, b.depth,
-                         s0 + row, s1 + row, b.rows);
-      }
+      q += b.rows * b.q_stride;
+      s += b.rows;
     }
   }
 }
@@ -193,13 +174,13 @@ HWY_NOINLINE void weigh_lanes(const PairBlock &b) {
   }
 }
 
-// Adds tokens 0, 1, kHalf and kHalf + 1 of v and their weights p to 2 P vectors of 4 rows' outputs:
-// two tokens alone would not be worth the loads and stores of o. kFirst: the outputs are scaled
-// before.
-template <int P, Format F, bool kFirst>
+// Adds the values of a quad and their weights p to 2 P vectors of 4 rows' outputs. kFirst: the
+// outputs are scaled before.
+template <int P, Format F, bool kFirst, bool kFetch>
 HWY_INLINE void output_quad(float *HWY_RESTRICT o, int64_t o_stride,
-                            const float *HWY_RESTRICT alpha, const char *const *v, int64_t v_offset,
-                            int64_t at, const float *HWY_RESTRICT p, int64_t p_stride) {
+                            const float *HWY_RESTRICT alpha, const char *const *v, int64_t at,
+                            const float *HWY_RESTRICT p, int64_t p_stride, const char *next_a,
+                            const char *next_b) {
   const DF d;
   VF acc[4][2 * P];
   unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
@@ -208,23 +189,29 @@ HWY_INLINE void output_quad(float *HWY_RESTRICT o, int64_t o_stride,
       if constexpr (kFirst) acc[r][c] = hn::Mul(hn::Set(d, alpha[r]), acc[r][c]);
     });
   });
-  const auto add = [&](int token) ATTN_INLINE_LAMBDA {
-    const char *HWY_RESTRICT row = v[token] + v_offset;
+  unroll<4>([&](auto t) ATTN_INLINE_LAMBDA {
+    if constexpr (kFetch) {
+      // A quarter of the columns' part of both tokens.
+      constexpr int64_t kQuarter = P * kPair * kBytes<F> / 2;
+      for (int64_t i = t * kQuarter; i < (t + 1) * kQuarter; i += 64) {
+        if (i % 64 == 0) {
+          __builtin_prefetch(next_a + 2 * at * kBytes<F> + i);
+          __builtin_prefetch(next_b + 2 * at * kBytes<F> + i);
+        }
+      }
+      asm volatile("" ::: "memory");  // compilers would gather the requests
+    }
     VF w[4];
-    unroll<4>([&](auto r) ATTN_INLINE_LAMBDA { w[r] = hn::Set(d, p[token * p_stride + r]); });
+    unroll<4>([&](auto r) ATTN_INLINE_LAMBDA { w[r] = hn::Set(d, p[kQuad[t] * p_stride + r]); });
     unroll<P>([&](auto c) ATTN_INLINE_LAMBDA {
       VF va, vb;
-      load_pair<F>(row, at + c * kPair, va, vb);
+      load_pair<F>(v[t], at + c * kPair, va, vb);
       unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
         acc[r][2 * c] = hn::MulAdd(w[r], va, acc[r][2 * c]);
         acc[r][2 * c + 1] = hn::MulAdd(w[r], vb, acc[r][2 * c + 1]);
       });
     });
-  };
-  add(0);
-  add(kHalf);
-  add(1);
-  add(kHalf + 1);
+  });
   unroll<4>([&](auto r) ATTN_INLINE_LAMBDA {
     unroll<2 * P>([&](auto c) ATTN_INLINE_LAMBDA {
       hn::StoreU(acc[r][c], d, o + r * o_stride + c * kLanes);
@@ -232,39 +219,45 @@ HWY_INLINE void output_quad(float *HWY_RESTRICT o, int64_t o_stride,
   });
 }
 
-// Tokens t, t + 1 and those half a block later, for all heads. They are fetched in the order of
-// memory all the same: while the first half of the heads is computed, a token; then the next.
+// All columns of 4 rows of a head.
+template <Format F, bool kFirst, bool kFetch>
+HWY_INLINE void output_quads(const PairBlock &b, float *o, const float *alpha, const char *const *v,
+                             const float *p, const char *next_a, const char *next_b) {
+  int64_t at = 0;
+  for (; at + 2 * kPair <= b.columns; at += 2 * kPair) {
+    output_quad<2, F, kFirst, kFetch>(o + at, b.o_stride, alpha, v, at, p, b.s_stride, next_a,
+                                      next_b);
+  }
+  if (at < b.columns) {
+    output_quad<1, F, kFirst, kFetch>(o + at, b.o_stride, alpha, v, at, p, b.s_stride, next_a,
+                                      next_b);
+  }
+}
+
 template <Format F, bool kFirst>
-HWY_INLINE void output_tokens(const PairBlock &b, int t, int ahead) {
-  const PairFetch fetch[2] = {PairFetch(b.v, b.next_k, t, ahead),
-                              PairFetch(b.v, b.next_k, t + 1, ahead)};
+HWY_INLINE void output_tokens(const PairBlock &b, int t) {
+  const QuadFetch fetch(b, b.v, b.next_k, t, 2);
   const float *p = b.s + t * b.s_stride, *alpha = b.alpha;
   float *o = b.o;
   for (int head = 0; head < b.heads; head++) {
-    for (int i = 2 * head; i < 2 * head + 2; i++) {
-      fetch[i >= b.heads].head(i >= b.heads ? i - b.heads : i);
+    const char *v[4];
+    unroll<4>([&](auto i) ATTN_INLINE_LAMBDA { v[i] = b.v.token[t + kQuad[i]] + head * b.v.head; });
+    const int line = head * static_cast<int>(b.v.head / 32);
+    const char *next_a = fetch.at(line, 0), *next_b = fetch.at(line, 1);
+    output_quads<F, kFirst, true>(b, o, alpha, v, p, next_a, next_b);
+    for (int row = 4; row < b.rows; row += 4) {
+      output_quads<F, kFirst, false>(b, o + row * b.o_stride, alpha + row, v, p + row, next_a,
+                                     next_b);
     }
-    for (int row = 0; row < b.rows; row += 4) {
-      int64_t at = 0;
-      for (; at + 2 * kPair <= b.columns; at += 2 * kPair) {
-        output_quad<2, F, kFirst>(o + at, b.o_stride, alpha, b.v.token + t, head * b.v.head, at, p,
-                                  b.s_stride);
-      }
-      if (at < b.columns) {
-        output_quad<1, F, kFirst>(o + at, b.o_stride, alpha, b.v.token + t, head * b.v.head, at, p,
-                                  b.s_stride);
-      }
-      o += 4 * b.o_stride;
-      p += 4;
-      alpha += 4;
-    }
+    o += b.rows * b.o_stride;
+    p += b.rows;
+    alpha += b.rows;
   }
 }
 
 template <Format F>
 HWY_NOINLINE void output_pairs(const PairBlock &block) {
   const PairBlock b = block;
-  const int ahead = tokens_ahead(b.v, b.heads);
-  output_tokens<F, true>(b, 0, ahead);
-  for (int t = 2; t < kHalf; t += 2) output_tokens<F, false>(b, t, ahead);
+  output_tokens<F, true>(b, 0);
+  for (int t = 2; t < kHalf; t += 2) output_tokens<F, false>(b, t);
 }
