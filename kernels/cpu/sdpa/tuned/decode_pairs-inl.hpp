@@ -156,8 +156,23 @@ HWY_NOINLINE void weigh_lanes(const PairBlock &b) {
     for (int t = 0; t < kBlock; t++) {
       top = hn::Max(top, hn::Mul(scale, hn::LoadU(d, s + t * b.s_stride)));
     }
-    const VF sub = hn::IfThenZeroElse(hn::Eq(top, hn::Set(d, -kInf)), top);
-    const VF alpha = exp_negative(d, hn::Sub(old, sub));
+    VF sub = hn::IfThenZeroElse(hn::Eq(top, hn::Set(d, -kInf)), top);
+    VF alpha = exp_negative(d, hn::Sub(old, sub));
+    const VF infinity = hn::Set(d, kInf);
+    const auto infinite = hn::Eq(top, infinity);
+    if (HWY_UNLIKELY(!hn::AllFalse(d, infinite))) {
+      // Keys with scores of +inf share the weight.
+      const VF none = hn::Mul(hn::Set(d, -kInf), scale);  // times the scale: -inf
+      for (int t = 0; t < kBlock; t++) {
+        const VF own_score = hn::LoadU(d, s + t * b.s_stride), score = hn::Mul(scale, own_score);
+        const VF share = hn::IfThenZeroElse(hn::Eq(score, infinity), none);
+        const auto shares = hn::AndNot(hn::IsNaN(score), infinite);
+        hn::StoreU(hn::IfThenElse(shares, share, own_score), d, s + t * b.s_stride);
+      }
+      sub = hn::IfThenZeroElse(infinite, sub);
+      const VF kept = hn::IfThenElseZero(hn::Eq(old, infinity), hn::Set(d, 1.0f));
+      alpha = hn::IfThenElse(infinite, kept, alpha);
+    }
     VF sum[2] = {hn::Zero(d), hn::Zero(d)};
     for (int t = 0; t < kBlock; t += 2) {
       unroll<2>([&](auto i) ATTN_INLINE_LAMBDA {

@@ -909,6 +909,16 @@ HWY_INLINE void weigh(int rows, float scale, float *HWY_RESTRICT s, const uint32
     hn::StoreU(sub, d4, m_sub + i);
     hn::StoreU(exp_negative(d4, hn::Sub(old, sub)), d4, alpha4 + i);
   }
+  for (int r = 0; r < rows; r++) {
+    if (m_new[r] != kInf) continue;
+    // Keys with scores of +inf share the weight.
+    for (int key = 0; key < kBlock; key++) {
+      float &score = s[r * kBlock + key];
+      score = score == kInf ? 0.0f : score - kInf;  // NaN stays NaN
+    }
+    m_sub[r] = 0;
+    alpha4[r] = m_old[r] == kInf ? 1.0f : 0.0f;
+  }
 
   VF sums[4];
   for (int r = 0; r < 4; r++) {
@@ -1164,7 +1174,11 @@ void finish(const Exec &e, const Sequence &seq, int q_head, int64_t query, float
       // exp(sink) joins the denominator: the output shrinks by 1 / (1 + exp(sink - lse)).
       const float both = std::max(lse, sink) + std::log1p(std::exp(-std::abs(lse - sink)));
       const float joined = sink == kInf ? kInf : lse == -kInf ? sink : both;
-      if (lse > -kInf) scale *= sink == kInf ? 0.0f : std::exp(lse - joined);
+      if (sink == kInf) {
+        scale = 0;
+      } else if (lse > -kInf && lse < kInf) {
+        scale *= std::exp(lse - joined);
+      }
       if (p.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = joined;
     }
   }
@@ -1368,7 +1382,10 @@ void merge(const Exec &e, int64_t task) {
       // The first piece's place collects the sum.
       float *o = e.partial_o + slot * d.head_dim_v;
       for (int64_t i = 0; i < splits; i++) {
-        const float weight = ml[2 * i + 1] == 0 ? 0.0f : std::exp(ml[2 * i] - m);
+        // The maxima of two pieces may both be +inf.
+        const float weight = ml[2 * i + 1] == 0 ? 0.0f
+                             : ml[2 * i] == m   ? 1.0f
+                                                : std::exp(ml[2 * i] - m);
         const float *from = o + i * d.head_dim_v;
         l += weight == 0 ? 0.0f : weight * ml[2 * i + 1];
         for (int64_t c = 0; c < d.head_dim_v; c++) {
