@@ -11,9 +11,9 @@ namespace {
 // Calls whose failure is not the caller's business: they clean up, or form messages, or only make
 // something more likely to work.
 bool forgiven(const std::string &name) {
-  for (const char *other :
-       {"cuGetErrorName", "cuGetErrorString", "cuModuleUnload", "cuEventDestroy",
-        "cuDevicePrimaryCtxRelease", "cuCtxPopCurrent", "cuThreadExchangeStreamCaptureMode"}) {
+  for (const char *other : {"cuGetErrorName", "cuGetErrorString", "cuModuleUnload",
+                            "cuEventDestroy", "cuDevicePrimaryCtxRelease", "cuCtxPopCurrent",
+                            "cuThreadExchangeStreamCaptureMode", "cuTensorMapEncodeTiled"}) {
     if (name == other) return true;
   }
   return false;

@@ -362,6 +362,21 @@ Result cuLaunchKernel(Function *function, unsigned grid_x, unsigned grid_y, unsi
   return kSuccess;
 }
 
+Result cuTensorMapEncodeTiled(void *map, int, uint32_t rank, void *address, const uint64_t *extents,
+                              const uint64_t *strides, const uint32_t *box, const uint32_t *, int,
+                              int, int, int) {
+  ENTER();
+  bool valid = reinterpret_cast<uintptr_t>(map) % 64 == 0 && rank >= 1 && rank <= 5 &&
+               reinterpret_cast<uintptr_t>(address) % 16 == 0;
+  for (uint32_t i = 0; valid && i < rank; i++) {
+    valid = extents[i] >= 1 && box[i] >= 1 && box[i] <= 256;
+    if (i > 0) valid = valid && strides[i - 1] % 16 == 0 && strides[i - 1] < uint64_t{1} << 40;
+  }
+  if (!valid) return kInvalidValue;
+  std::memset(map, 0, 128);
+  return kSuccess;
+}
+
 Result cuEventCreate(Event **event, unsigned) {
   ENTER();
   if (current() == nullptr) return kInvalidContext;
@@ -435,6 +450,7 @@ Result cuGetProcAddress_v2(const char *symbol, void **function, int version, uin
       ROW(cuFuncSetAttribute, 9000),
       ROW(cuThreadExchangeStreamCaptureMode, 10010),
       ROW(cuLaunchKernel, 7000),
+      ROW(cuTensorMapEncodeTiled, 12000),
       ROW(cuEventCreate, 2000),
       ROW(cuEventDestroy, 4000),
       ROW(cuEventRecord, 2000),

@@ -359,6 +359,21 @@ void sizes(std::vector<SdpaCase> &rows) {
     rows.push_back({.name = std::string("sdpa/prefill/varlen-") + name, .flags = kLse | kCausal,
                     .q_dtype = dtype, .q_layout = kRagged, .kv_layout = kRagged,
                     .hq = 6, .hkv = 6, .dqk = 80, .sq = {5, 200, 1, 0, 64}, .sk = {5, 200, 1, 0, 64}});
+    // Many tiles of keys, with and without hidden ones, for each width of the tiles.
+    for (int32_t dqk : {64, 96, 128, 192, 256}) {
+      const std::string suffix = std::string(name) + "-" + std::to_string(dqk);
+      rows.push_back({.name = "sdpa/prefill/long-" + suffix, .flags = kLse | kCausal, .q_dtype = dtype,
+                      .hq = 2, .hkv = 1, .dqk = dqk, .sq = {300}, .sk = {1100}});
+      rows.push_back({.name = "sdpa/prefill/far-" + suffix, .flags = kLse | kWindow | kSink,
+                      .q_dtype = dtype, .hq = 1, .dqk = dqk, .sq = {400}, .sk = {700},
+                      .window_left = 300, .window_right = 150});
+    }
+    // More blocks of queries than a GPU has multiprocessors.
+    for (uint64_t causal : {uint64_t{0}, kCausal}) {
+      rows.push_back({.name = std::string("sdpa/prefill/many-") + (causal ? "causal-" : "") + name,
+                      .flags = causal, .q_dtype = dtype, .hq = 24, .hkv = 6, .dqk = 64,
+                      .sq = {385, 385, 385}, .sk = {385, 385, 385}});
+    }
   }
   // The same bits whatever the batch and the number of threads.
   for (int32_t dtype : {kFp32, kBf16}) {

@@ -51,6 +51,8 @@ LOST = {
     "C7510": "wgmma was serialised: no call, copy or dynamic index of the accumulator in between",
     "C7511": "wgmma was serialised for want of registers: make the tile smaller",
     "C7514": "wgmma was serialised: its accumulator is used while in flight",
+    "C7518": "wgmma was serialised: it is in flight where threads may diverge",
+    "C7520": "wgmma was serialised: a wait for its operands is on a path of its own",
     "C7515": "wgmma was serialised: its registers are defined while in flight",
 }
 CACHE_DAYS = 60  # what no build asked for in so long is dropped

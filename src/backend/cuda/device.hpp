@@ -20,6 +20,7 @@
 #include <memory>
 
 #include "core/device.hpp"
+#include "kernels/cuda/common/tensor_map.hpp"
 
 namespace attn::cuda {
 
@@ -68,6 +69,14 @@ class CudaDevice final : public Device {
   int compute_capability() const { return compute_capability_; }  // 90 for sm_90
   int max_dynamic_smem() const { return max_dynamic_smem_; }      // bytes a block may opt in to
   int smem_per_sm() const { return smem_per_sm_; }
+
+  // A tensor of rank 4 with 16-bit elements as the copy engine sees it: extents from the contiguous
+  // dimension on, strides in bytes of the others, boxes of 128 bytes a row, swizzled. False: the
+  // driver does not take it.
+  bool makes_tensor_maps() const;
+  bool make_tensor_map(bool bf16, void *data, const uint64_t (&extents)[4],
+                       const uint64_t (&strides)[3], const uint32_t (&box)[4],
+                       TensorMap &map) const;
 
   // Loads the kernel and lets it use `dynamic_smem` bytes, so that a later launch only launches.
   // Allowed while a stream is being captured. Thread-safe.

@@ -3,6 +3,7 @@
 
 #include "backend/cuda/lists.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
+#include "backend/cuda/sdpa_forward_sm90a.hpp"
 #include "backend/cuda/sdpa_reference.hpp"
 
 namespace attn::cuda {
@@ -10,6 +11,8 @@ namespace {
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
+    {"cuda/sdpa/forward/sm90a", true, true, true, forward_sm90a_serves, nullptr,
+     forward_sm90a_workspace, forward_sm90a_launch, forward_sm90a_prepare},
     {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
      forward_launch, forward_prepare},
     {"cuda/sdpa/forward/reference", true, true, true, reference_serves, nullptr,

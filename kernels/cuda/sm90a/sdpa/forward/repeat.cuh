@@ -1,0 +1,107 @@
+// A row's end, and a row computed once more, by hand. The tensor cores multiply hidden keys' values
+// by 0, so one NaN or infinity among these spoils rows that do not see it. Such rows are computed
+// again by their warp, key by key, from visible keys only.
+#pragma once
+
+#include "kernels/cuda/sm90a/sdpa/forward/kernel.cuh"
+
+namespace attn::cuda::sm90 {
+
+// A row's factor of its weighted sum, and its log-sum-exp.
+struct Finish {
+  float factor;
+  float lse;  // natural, with the sink if it is to be included
+};
+
+// From the maximum (in log 2) and the sum of 2^(s - max).
+__device__ inline Finish finish(const ForwardParams &p, const Work &w, float max, float sum) {
+  const bool none = max == -infinity();
+  Finish f;
+  f.lse = max;
+  if (!none && (p.options & kForwardLse) != 0) f.lse = fmaf(max, kLn2F, logf(sum));
+  float total = sum;
+  if ((p.options & kForwardSink) != 0) {
+    const float sink = p.sink[w.head * p.sink_head];
+    if (!none) total += exp2f(fmaf(sink, kLog2EF, -max));
+    if ((p.options & kForwardLseIncludesSink) != 0) {
+      const float high = fmaxf(f.lse, sink), low = fminf(f.lse, sink);
+      f.lse = high == -infinity() || high == infinity() ? high : high + log1pf(expf(low - high));
+    }
+  }
+  f.factor = none ? 0 : reciprocal_fast(total);
+  return f;
+}
+
+__device__ inline float load_element(const TokenView &view, int64_t at) {
+  return Element::unpack(static_cast<const uint16_t *>(view.data)[at]);
+}
+
+__device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, int lane) {
+  const BandOf<int32_t> band = keys_of(p, w.seqlen_k, w.diagonal, i);
+  const TokenPlace query = {w.outer_q, w.inner_q + i};
+  const int64_t q_at = p.q_view.offset(query, w.head);
+  constexpr int kOwn = (kDv + 31) / 32;
+  float o[kOwn] = {};
+  float m = -infinity(), sum = 0;
+#pragma unroll 1
+  for (int base = band.begin; base < band.end; base += 32) {
+    const int j = base + lane;
+    const bool visible = j < band.end;
+    float s = -infinity();
+    if (visible) {
+      const int64_t k_at = p.k_view.offset({w.outer_k, w.inner_k + j}, w.kv_head);
+      float qk = 0;
+#pragma unroll 1
+      for (int d = 0; d < p.head_dim_qk; d++) {
+        qk = fmaf(load_element(p.q_view, q_at + d), load_element(p.k_view, k_at + d), qk);
+      }
+      s = qk * p.scale_log2;
+    }
+    float high = s;
+#pragma unroll 1
+    for (int step = 16; step > 0; step /= 2) {
+      high = fmaxf(high, __shfl_xor_sync(~0u, high, step));
+    }
+    const float next = fmaxf(m, high);
+    const float alpha = next == -infinity() || m == next ? 1 : exp2f(m - next);
+    float weight = s == next && visible ? 1 : s == -infinity() ? 0 : exp2f(s - next);
+    if (s != s) weight = s;
+    float total = weight;
+#pragma unroll 1
+    for (int step = 16; step > 0; step /= 2) total += __shfl_xor_sync(~0u, total, step);
+    const bool counts = s != -infinity();
+    m = next;
+    sum = sum * alpha + (next == -infinity() ? 0 : total);
+#pragma unroll
+    for (int n = 0; n < kOwn; n++) o[n] *= alpha;
+#pragma unroll 1
+    for (uint32_t rest = __ballot_sync(~0u, counts); rest != 0; rest &= rest - 1) {
+      const int n = __ffs(static_cast<int>(rest)) - 1;
+      const float weight_n = __shfl_sync(~0u, weight, n);
+      const int64_t v_at = p.v_view.offset({w.outer_k, w.inner_k + base + n}, w.kv_head);
+#pragma unroll
+      for (int c = 0; c < kOwn; c++) {
+        const int d = c * 32 + lane;
+        // A weight of 0 (underflow) takes nothing, not even a NaN.
+        if (d < p.head_dim_v && weight_n != 0) {
+          o[c] = fmaf(weight_n, load_element(p.v_view, v_at + d), o[c]);
+        }
+      }
+    }
+  }
+  const Finish done = finish(p, w, m, sum);
+  if (lane == 0 && (p.options & kForwardLse) != 0) {
+    static_cast<float *>(p.lse.data)[p.lse.offset(query, w.head)] =
+        (p.options & kForwardLseBase2) != 0 ? done.lse * kLog2EF : done.lse;
+  }
+  uint16_t *out = static_cast<uint16_t *>(p.out.data) + p.out.offset(query, w.head);
+#pragma unroll
+  for (int c = 0; c < kOwn; c++) {
+    const int d = c * 32 + lane;
+    if (d < p.head_dim_v) {
+      out[d] = static_cast<uint16_t>(Element::pack(o[c] * done.factor, 0.0f));
+    }
+  }
+}
+
+}  // namespace attn::cuda::sm90

@@ -1,0 +1,39 @@
+// The kernel: barriers, then each warpgroup its role.
+#pragma once
+
+#include "kernels/cuda/sm90a/sdpa/forward/consume.cuh"
+#include "kernels/cuda/sm90a/sdpa/forward/produce.cuh"
+
+namespace attn::cuda::sm90 {
+
+__device__ inline void run(const ForwardParams &p) {
+  if (threadIdx.x == 0) {
+    const auto ring = [](Ring which, int stages, int done) {
+      for (int stage = 0; stage < stages; stage++) {
+        barrier_init(barrier(which, true, stage), 1);
+        barrier_init(barrier(which, false, stage), done);
+      }
+    };
+    constexpr int kWarps = kConsumers * 4;
+    ring(Ring::q, kQStages * kConsumers, 4);
+    ring(Ring::k, kKvStages, kWarps);
+    ring(Ring::v, kKvStages, kWarps);
+    ring(Ring::work, ForwardConfig::kWorks, kWarps + 1);
+    barrier_init_fence();
+  }
+  __syncthreads();
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
+  if (group == 0) {
+    give_registers<kProducerRegisters>();
+    if (threadIdx.x == 0) {
+      Producer{p}.run();
+    } else if (threadIdx.x == 32) {
+      Planner{p}.run();
+    }
+  } else {
+    take_registers<kConsumerRegisters>();
+    Consumer{p, group - 1}.run();
+  }
+}
+
+}  // namespace attn::cuda::sm90

@@ -1,0 +1,151 @@
+// From products to weights, with running maximum and sum. A thread has two rows of its warpgroup's
+// 64, `half` 0 and 1: s[4 j + 2 half + e] is the score of key 8 j + 2 (lane % 4) + e of the tile.
+#pragma once
+
+#include "kernels/cuda/sm90a/sdpa/forward/kernel.cuh"
+
+namespace attn::cuda::sm90 {
+
+inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
+
+// The maximum may lag behind: as long as a new score is no more than kMostLag (in powers of 2)
+// above it, and no more than 1 / kFewest of the weight so far, nothing need be rescaled: weights
+// stay small enough, and the final division uses the same reference. (FlashAttention-4 skips so on
+// Blackwell.) The second condition is for precision: a key with much of the weight should be the
+// maximum, whose weight is exactly 1 and is not rounded.
+inline constexpr float kMostLag = 8, kFewest = 8;
+
+struct Softmax {
+  float max[2];    // in units of scores
+  float limit[2];  // what scores may reach before the maximum has to move
+  float sum[2];    // over this thread's own keys
+  float alpha[2];
+  const ForwardParams &p;
+
+  __device__ explicit Softmax(const ForwardParams &params) : p(params) {}
+  __device__ float unit() const { return p.scale_log2; }  // from scores to powers of 2
+
+  __device__ void begin() {
+    max[0] = max[1] = limit[0] = limit[1] = -infinity();
+    sum[0] = sum[1] = 0;
+  }
+
+  // Hides keys that a row does not see. `first`: the tile's first key. What is seen of up to 32 of
+  // a thread's own keys is a word, whose bits the compiler moves to predicates many at a time.
+  __device__ static void mask(float (&s)[kScores], const ForwardParams &p, const Work &w, int row,
+                              int first) {
+    const int own = first + (tid() & 3) * 2;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const BandOf<int32_t> band = keys_of(p, w.seqlen_k, w.diagonal, row + half * 8);
+      // Own keys before a place: two of every eight.
+      const auto before = [&](int place) {
+        const int n = ::max(place - own, 0);
+        return (n >> 3) * 2 + ::min(n & 7, 2);
+      };
+      const int begin = before(band.begin), end = before(band.end);
+#pragma unroll
+      for (int word = 0; word * 32 < kScores / 2; word++) {
+        const auto below = [&](int n) {
+          n -= word * 32;
+          return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1;
+        };
+        const uint32_t seen = below(end) & ~below(begin);
+#pragma unroll
+        for (int i = 0; i < 32 && word * 32 + i < kScores / 2; i++) {
+          const int own_key = word * 32 + i;
+          float &x = s[4 * (own_key / 2) + 2 * half + own_key % 2];
+          x = (seen >> i & 1) != 0 ? x : -infinity();
+        }
+      }
+    }
+  }
+
+  // The largest of a row's scores, compared as integers, three at a time: right if it is not below
+  // 0, else some number below 0.
+  __device__ static int highest_bits(const float (&s)[kScores], int half) {
+    const auto bits = [&](int i) { return __float_as_int(s[4 * (i / 2) + 2 * half + i % 2]); };
+    constexpr int kCount = kScores / 2;
+    int top[2] = {bits(0), bits(1)};
+#pragma unroll
+    for (int i = 2; i + 1 < kCount; i += 2) {
+      top[i / 2 % 2] = __vimax3_s32(top[i / 2 % 2], bits(i), bits(i + 1));
+    }
+    int high = ::max(top[0], top[1]);
+    high = ::max(high, __shfl_xor_sync(~0u, high, 1));
+    return ::max(high, __shfl_xor_sync(~0u, high, 2));
+  }
+  __device__ static float highest(const float (&s)[kScores], int half) {
+    float high = -infinity();
+#pragma unroll
+    for (int i = 0; i < kScores / 4; i++) {
+      high = fmaxf(high, fmaxf(s[4 * i + 2 * half], s[4 * i + 2 * half + 1]));
+    }
+    high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
+    return fmaxf(high, __shfl_xor_sync(~0u, high, 2));
+  }
+
+  // Moves maximum and sum to what these scores need. True if the warp's results must follow by
+  // alpha.
+  __device__ bool move(const float (&s)[kScores]) {
+    const int bits[2] = {highest_bits(s, 0), highest_bits(s, 1)};
+    float high[2] = {__int_as_float(bits[0]), __int_as_float(bits[1])};
+    const bool below = (bits[0] | bits[1]) < 0;
+    if (!__any_sync(~0u, below || high[0] > limit[0] || high[1] > limit[1])) return false;
+    if (__any_sync(~0u, below)) {
+      high[0] = highest(s, 0);
+      high[1] = highest(s, 1);
+      if (!__any_sync(~0u, high[0] > limit[0] || high[1] > limit[1])) return false;
+    }
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float before = max[half], now = fmaxf(before, high[half]);
+      alpha[half] = before == -infinity() ? 0 : exp2_fast((before - now) * unit());
+      max[half] = now;
+      sum[half] *= alpha[half];
+    }
+    return true;
+  }
+  // For the next scores.
+  __device__ void set_limits() {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      // A thread's own keys have about a quarter of the weight.
+      const float lag = fminf(fmaxf(log2_fast(sum[half] * (4 / kFewest)), 0.0f), kMostLag);
+      limit[half] = fmaf(lag, p.scale_log2_inverse, max[half]);
+    }
+  }
+
+  // Turns scores into weights.
+  __device__ void weigh(float (&s)[kScores]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float minus = max[half] == -infinity() ? 0 : -max[half] * unit();
+      float total[2] = {sum[half], 0};
+#pragma unroll
+      for (int i = 0; i < kScores / 4; i++) {
+#pragma unroll
+        for (int e = 0; e < 2; e++) {
+          float &x = s[4 * i + 2 * half + e];
+          x = exp2_fast(fmaf(x, unit(), minus));
+          total[e] += x;
+        }
+      }
+      sum[half] = total[0] + total[1];
+    }
+    set_limits();
+  }
+
+  // Weights as the left operand of the next products, rounded to elements.
+  __device__ static void pack(uint32_t (&weights)[kScores / 2], const float (&s)[kScores]) {
+#pragma unroll
+    for (int i = 0; i < kScores / 2; i++) weights[i] = Element::pack(s[2 * i], s[2 * i + 1]);
+  }
+
+  __device__ void rescale(float (&out)[kOut]) const {
+#pragma unroll
+    for (int i = 0; i < kOut; i++) out[i] *= alpha[i / 2 % 2];
+  }
+};
+
+}  // namespace attn::cuda::sm90

@@ -1,0 +1,36 @@
+// What differs between the variants: constants, since each is compiled by itself from its row of
+// forward.toml.
+#pragma once
+
+#include "kernels/common/activation.hpp"
+#include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/tma.cuh"
+#include "kernels/cuda/common/wgmma.cuh"
+#include "kernels/cuda/sm90a/sdpa/forward_params.hpp"
+
+namespace attn::cuda::sm90 {
+
+// Names in the table.
+using fp16 = Fp16;
+using bf16 = Bf16;
+
+using Element = ATTN_ELEMENT;
+inline constexpr int kDqk = ATTN_HEAD_DIM_QK, kDv = ATTN_HEAD_DIM_V;
+inline constexpr int kBlockM = ATTN_BLOCK_M, kBlockN = ATTN_BLOCK_N;
+inline constexpr int kQStages = ATTN_Q_STAGES, kKvStages = ATTN_KV_STAGES;
+
+inline constexpr ForwardConfig kConfig = {kDqk, kDv, kBlockM, kBlockN, kQStages, kKvStages};
+inline constexpr int kConsumers = kConfig.consumers();
+inline constexpr int kThreads = kConfig.threads();
+static_assert(kConsumers == 2 || kConsumers == 3);
+// Weights in two sets of registers, in turns: then all of the softmax runs beside products.
+inline constexpr bool kTwoWeights = ATTN_TWO_WEIGHTS;
+// Registers of a thread: all there are, shared between one warpgroup that only asks for copies and
+// those that compute.
+inline constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 24;
+inline constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 240;
+
+inline constexpr float kLog2EF = static_cast<float>(kLog2E);
+inline constexpr float kLn2F = static_cast<float>(kLn2);
+
+}  // namespace attn::cuda::sm90

@@ -1,0 +1,73 @@
+// What the Hopper forward kernels are given, and what the host must know of a variant to launch it.
+#pragma once
+
+#include <stdint.h>
+
+#include "kernels/common/sequence.hpp"
+#include "kernels/common/visibility.hpp"
+#include "kernels/cuda/common/divider.hpp"
+#include "kernels/cuda/common/tensor_map.hpp"
+
+namespace attn::cuda::sm90 {
+
+// ForwardParams::options
+enum ForwardOption : uint32_t {
+  kForwardLse = 1u << 0,
+  kForwardLseBase2 = 1u << 1,
+  kForwardSink = 1u << 2,
+  kForwardLseIncludesSink = 1u << 3,
+  // Sequences end where the tensor does, so that what lies behind them arrives as 0.
+  kForwardWholeQ = 1u << 4,
+  kForwardWholeKv = 1u << 5,
+};
+
+struct ForwardParams {
+  // (head dim, token, head, outer) as kernels/common/sequence.hpp has it; boxes of 64 columns.
+  TensorMap q, k, v;
+  SequenceTable sequences;
+  TokenView q_view, k_view, v_view, out;
+  QueryView lse;
+  const float *sink;
+  int64_t sink_head;
+  int64_t total_q;
+
+  PositionRulesOf<int32_t> rules;  // of the descriptor; seqlen_k and offset are a sequence's own
+  int32_t bottom_right;
+  uint32_t options;
+  int32_t batch;  // sequences
+  int32_t head_dim_qk, head_dim_v;
+  int32_t tail;  // ragged: 1, as if one more sequence held the tokens after the last one
+  // The order of work: all blocks of queries of a (batch, head) pair, then those of the next, so
+  // that neighbours find the same keys in the L2. Causal: an item is the n-th block of queries from
+  // the end and the n-th from the beginning, and so all items take the same time.
+  int32_t items, blocks_an_item, m_blocks;
+  Divider items_a_pair, heads, group;
+  float scale_log2;          // softmax_scale in units of log 2
+  float scale_log2_inverse;  // 1 over it
+};
+
+// One row of the table of variants.
+struct ForwardConfig {
+  int32_t head_dim_qk, head_dim_v;  // the largest that it serves
+  int32_t block_m, block_n;
+  int32_t q_stages, kv_stages;
+
+  static constexpr int32_t kColumns = 64;  // of a block of a tile: 128 bytes
+  ATTN_HD static constexpr int32_t blocks(int32_t columns) {
+    return (columns + kColumns - 1) / kColumns;
+  }
+  ATTN_HD constexpr int32_t consumers() const { return block_m / 64; }  // warpgroups
+  ATTN_HD constexpr int32_t threads() const { return 128 * (consumers() + 1); }
+  // Shared memory: stages of q, k and v; barriers and descriptions of work.
+  static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4;
+  ATTN_HD constexpr int32_t q_bytes() const { return block_m * 128 * blocks(head_dim_qk); }
+  ATTN_HD constexpr int32_t k_bytes() const { return block_n * 128 * blocks(head_dim_qk); }
+  ATTN_HD constexpr int32_t v_bytes() const { return block_n * 128 * blocks(head_dim_v); }
+  ATTN_HD constexpr int32_t k_at() const { return q_stages * q_bytes(); }
+  ATTN_HD constexpr int32_t v_at() const { return k_at() + kv_stages * k_bytes(); }
+  ATTN_HD constexpr int32_t barriers_at() const { return v_at() + kv_stages * v_bytes(); }
+  ATTN_HD constexpr int32_t works_at() const { return barriers_at() + kBarrierBytes; }
+  ATTN_HD constexpr int32_t smem_bytes() const { return works_at() + kWorks * kWorkBytes; }
+};
+
+}  // namespace attn::cuda::sm90

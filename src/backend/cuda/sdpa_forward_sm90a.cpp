@@ -1,0 +1,256 @@
+#include "backend/cuda/sdpa_forward_sm90a.hpp"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "backend/cuda/device.hpp"
+#include "backend/cuda/sdpa_forward.hpp"
+#include "core/ceil_div.hpp"
+#include "core/saturating.hpp"
+#include "kernels/cuda/sm90a/sdpa/forward_params.hpp"
+
+namespace attn::cuda {
+
+#define ATTN_VARIANT(entry, begin, end, ...) ATTN_CUDA_IMAGE(entry, begin, end)
+#include "kernels/cuda/sm90a/sdpa/forward_table.inc"
+#undef ATTN_VARIANT
+
+namespace {
+
+using sdpa::Call;
+using sdpa::Problem;
+using sm90::ForwardConfig;
+using sm90::ForwardParams;
+
+enum class Element { fp16, bf16 };
+
+struct Variant {
+  Kernel kernel;
+  Element element;
+  ForwardConfig config;
+};
+
+constexpr Variant kVariants[] = {
+#define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, q_stages, \
+                     kv_stages, two_weights)                                                \
+  {ATTN_CUDA_KERNEL(entry),                                                                 \
+   Element::element,                                                                        \
+   {dim_qk, dim_v, block_m, block_n, q_stages, kv_stages}},
+#include "kernels/cuda/sm90a/sdpa/forward_table.inc"
+#undef ATTN_VARIANT
+};
+
+// The tightest head dims that serve.
+const Variant *find_variant(const Problem &p) {
+  const Element element = p.d.q_dtype == ATTN_DTYPE_BF16 ? Element::bf16 : Element::fp16;
+  const auto rank = [](const Variant &v) {
+    return v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+  };
+  const Variant *best = nullptr;
+  for (const Variant &v : kVariants) {
+    if (v.element != element || v.config.head_dim_qk < p.d.head_dim_qk ||
+        v.config.head_dim_v < p.d.head_dim_v) {
+      continue;
+    }
+    if (best == nullptr || rank(v) < rank(*best)) best = &v;
+  }
+  return best;
+}
+
+// A tensor by token and head as the copy engine sees it, `boxes` tokens at a time. False: it
+// cannot.
+bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t batch, int32_t box,
+              TensorMap &map) {
+  const int first = tensor.rank == 4 ? 1 : 0;
+  const int64_t outer = first == 1 ? tensor.shape[0] : 1;
+  // (A tensor that all sequences share is not worth a variant.)
+  if (tensor.stride[first + 2] != 1 || (first == 1 && outer != batch)) return false;
+  // From the fastest dimension on.
+  const uint64_t extents[] = {
+      static_cast<uint64_t>(tensor.shape[first + 2]), static_cast<uint64_t>(tensor.shape[first]),
+      static_cast<uint64_t>(tensor.shape[first + 1]), static_cast<uint64_t>(outer)};
+  const int64_t steps[] = {tensor.stride[first], tensor.stride[first + 1],
+                           first == 1 ? tensor.stride[0] : 0};
+  uint64_t bytes[3];
+  for (int i = 0; i < 3; i++) {
+    // The step of a dimension of 1 is never taken.
+    const int64_t step = extents[i + 1] == 1 ? 16 : steps[i] * 2;
+    if (step <= 0 || step % 16 != 0 || step >= int64_t{1} << 40) return false;
+    bytes[i] = static_cast<uint64_t>(step);
+  }
+  for (const uint64_t extent : extents) {
+    if (extent == 0 || extent > uint64_t{1} << 32) return false;
+  }
+  if (reinterpret_cast<uintptr_t>(tensor.data) % 16 != 0) return false;
+  const uint32_t boxes[] = {ForwardConfig::kColumns, static_cast<uint32_t>(box), 1, 1};
+  return device.make_tensor_map(tensor.dtype == ATTN_DTYPE_BF16, tensor.data, extents, bytes, boxes,
+                                map);
+}
+
+// Whether rows can be stored 16 bytes at a time.
+bool stores_whole(const attn_tensor &tensor) {
+  const TokenView view = token_view(tensor);
+  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 && view.outer % 8 == 0 &&
+         view.inner % 8 == 0 && view.head % 8 == 0;
+}
+
+// Positions are below 2^30, so rules that reach further may as well stop there.
+PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
+  constexpr int64_t kFar = 1 << 30;
+  const PositionRules rules = position_rules(d, 0, 0);
+  return {.seqlen_k = 0,
+          .offset = 0,
+          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
+          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
+          .chunk_size = 0,
+          .sink_tokens = 0,
+          .causal = rules.causal};
+}
+
+// False: strides or addresses that the copy engine does not take.
+bool make_params(const Problem &p, const Call &call, const CudaDevice &device, const Variant &v,
+                 ForwardParams &f) {
+  const attn_sdpa_args &a = call.args;
+  if (!make_map(device, a.q, call.batch, 64, f.q) ||
+      !make_map(device, a.k, call.batch, v.config.block_n, f.k) ||
+      !make_map(device, a.v, call.batch, v.config.block_n, f.v) || !stores_whole(a.out)) {
+    return false;
+  }
+  f.sequences = make_sequence_table(p.d, a, call.seqlen_q, call.seqlen_k);
+  f.q_view = token_view(a.q);
+  f.k_view = token_view(a.k);
+  f.v_view = token_view(a.v);
+  f.out = token_view(a.out);
+  f.rules = position_rules_32(p.d);
+  f.bottom_right = p.d.alignment == ATTN_ALIGN_BOTTOM_RIGHT ? 1 : 0;
+  f.batch = static_cast<int32_t>(call.batch);
+  f.total_q = call.total_q;
+  f.head_dim_qk = p.d.head_dim_qk;
+  f.head_dim_v = p.d.head_dim_v;
+  f.tail = p.ragged_q() ? 1 : 0;
+  if (p.has(ATTN_SDPA_RETURN_LSE)) {
+    f.options |= sm90::kForwardLse;
+    f.lse = query_view(a.lse, false);
+  }
+  if (p.d.lse_base == ATTN_LSE_BASE_2) f.options |= sm90::kForwardLseBase2;
+  if (p.has(ATTN_SDPA_SINK)) {
+    f.options |= sm90::kForwardSink;
+    f.sink = static_cast<const float *>(a.sink.data);
+    f.sink_head = a.sink.stride[0];
+  }
+  if (p.has(ATTN_SDPA_LSE_INCLUDES_SINK)) f.options |= sm90::kForwardLseIncludesSink;
+  if (!p.ragged_q() && !p.has(ATTN_SDPA_SEQUSED_Q)) f.options |= sm90::kForwardWholeQ;
+  if (!p.ragged_k() && !p.has(ATTN_SDPA_SEQUSED_K)) f.options |= sm90::kForwardWholeKv;
+  f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
+  f.scale_log2_inverse = 1 / f.scale_log2;
+  return true;
+}
+
+int64_t most_works(const Problem &p, const Variant &v) {
+  return saturating_product(
+      {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
+}
+
+}  // namespace
+
+Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
+  const CudaDevice &cuda = cuda_of(device);
+  if (cuda.compute_capability() != 90) {
+    return Verdict::refuses("these kernels need compute capability 9.0");
+  }
+  if (!cuda.makes_tensor_maps()) {
+    return Verdict::refuses("the driver lacks cuTensorMapEncodeTiled");
+  }
+  const int32_t dtype = p.d.q_dtype;
+  if (dtype != ATTN_DTYPE_FP16 && dtype != ATTN_DTYPE_BF16) {
+    return Verdict::refuses("these kernels take q of FP16 or BF16");
+  }
+  if (p.d.k_dtype != dtype || p.d.v_dtype != dtype || p.d.out_dtype != dtype ||
+      p.d.out_quant.granularity != ATTN_QUANT_NONE) {
+    return Verdict::refuses("k, v or out have another dtype than q");
+  }
+  if (p.d.head_dim_qk % 8 != 0 || p.d.head_dim_v % 8 != 0) {
+    return Verdict::refuses("a head dim is no multiple of 8");
+  }
+  const Variant *v = find_variant(p);
+  if (v == nullptr || v->config.smem_bytes() > cuda.max_dynamic_smem()) {
+    return Verdict::refuses("head dims are above what a tile in shared memory can hold");
+  }
+  constexpr uint64_t kLacks = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
+                              ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
+                              ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE | ATTN_SDPA_RETURN_ROW_MAX;
+  if (p.has(kLacks)) {
+    return Verdict::refuses(
+        "these kernels have no masks, segments, bias, ALiBi, dropout, block lists, gate and "
+        "row_max");
+  }
+  if (!p.softmax() || p.d.softcap > 0 || p.d.softmax_scale <= 0 || p.d.sink_tokens != 0 ||
+      p.d.chunk_size != 0) {
+    return Verdict::refuses(
+        "these kernels have no other activation than softmax, no softcap, no scale of 0 or below, "
+        "no "
+        "sink tokens and no chunks");
+  }
+  if (p.paged()) return Verdict::refuses("these kernels read no pages");
+  if (p.d.split_policy == ATTN_SPLIT_FIXED && p.d.split_size < p.d.max_seqlen_k) {
+    return Verdict::refuses("these kernels do not split keys");
+  }
+  constexpr int64_t kFewQueries = 64, kManyKeys = 2048;
+  if (p.d.max_seqlen_q <= kFewQueries) {
+    return Verdict::refuses("few queries a sequence: tiles of this height would be half empty");
+  }
+  if (p.d.split_policy == ATTN_SPLIT_AUTO && p.d.determinism != ATTN_DETERMINISM_BATCH_INVARIANT &&
+      p.d.max_seqlen_k > kManyKeys && most_works(p, *v) * 2 < cuda.num_sms()) {
+    return Verdict::refuses("few queries against many keys, which are better split");
+  }
+  constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
+  if (p.d.max_seqlen_q >= kMost || p.d.max_seqlen_k >= kMost || p.d.max_total_q >= kMost ||
+      p.d.max_batch * p.d.max_seqlen_q >= kMost) {
+    return Verdict::refuses("sequences are longer than 2^30 rows");
+  }
+  return forward_serves(p, device);  // which takes strides that these kernels cannot
+}
+
+size_t forward_sm90a_workspace(const Problem &p, const Device &device) {
+  return forward_workspace(p, device);
+}
+
+int32_t forward_sm90a_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
+  const Variant *v = find_variant(p);
+  const int32_t status =
+      cuda_of(device).load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
+  return status == ATTN_OK ? forward_prepare(p, device, error) : status;
+}
+
+int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &device,
+                             const Resources &resources, const ErrorSink &error) {
+  const CudaDevice &cuda = cuda_of(device);
+  const Variant *v = find_variant(p);
+  ForwardParams f = {};
+  if (!make_params(p, call, cuda, *v, f)) return forward_launch(p, call, device, resources, error);
+  const ForwardConfig &config = v->config;
+  const int64_t heads = p.d.num_q_heads;
+  f.heads = Divider(heads);
+  f.group = Divider(p.group);
+  f.m_blocks =
+      static_cast<int32_t>(std::max<int64_t>(f.tail, ceil_div(call.seqlen_q, config.block_m)));
+  // Causal: later blocks have more keys.
+  f.blocks_an_item = p.has(ATTN_SDPA_CAUSAL) ? 2 : 1;
+  const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
+  const int64_t items = saturating_product({call.batch + f.tail, heads, items_a_pair});
+  if (items == 0) return ATTN_OK;  // there is no query
+  if (items > INT32_MAX) {
+    return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
+                      "this call needs %lld blocks of queries; there may be %d",
+                      static_cast<long long>(items), INT32_MAX);
+  }
+  f.items = static_cast<int32_t>(items);
+  f.items_a_pair = Divider(items_a_pair);
+  const LaunchShape shape = {
+      .grid = {static_cast<uint32_t>(std::min<int64_t>(items, cuda.num_sms())), 1, 1},
+      .threads = static_cast<uint32_t>(config.threads()),
+      .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
+  return cuda.launch(v->kernel, shape, &f, resources.stream, error);
+}
+
+}  // namespace attn::cuda
