@@ -134,7 +134,9 @@ def task_bench(arguments):
         return 0 if asks else 2
     if arguments.what == "gpu":  # on a machine with nothing but Python and PyTorch: see pack
         return subprocess.run(["python3", "-m", "tests.bench.gpu", *arguments.rest], cwd=ROOT,
-                              env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode
+                              env={**os.environ, "PYTHONPATH": os.pathsep.join(
+                                  [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+                              ).returncode
     command = [sys.executable, "-m", f"tests.bench.{arguments.what}", *arguments.rest]
     if asks:  # needs packages, but no library
         prepare("bench")
