@@ -64,6 +64,18 @@ def bar_text(row: dict[str, Any]) -> str:
     return f"≥ {row['bar']:g}× {row['ratio_of']}"
 
 
+def commits(record: dict[str, Any]) -> str:
+    """What was measured: --update leaves rows of older commits in a file."""
+    suites: dict[str, set[str]] = {}
+    for row in record["rows"]:
+        suites.setdefault(row["commit"], set()).add(row["suite"])
+    if len(suites) == 1:
+        return next(iter(suites))
+    newest = suites.get(record["commit"], set())
+    others = sorted(suites.keys() - {record["commit"]})
+    return f"{record['commit']} ({', '.join(sorted(newest))}) and {', '.join(others)} (the rest)"
+
+
 def table(record: dict[str, Any]) -> str:
     rows = {row["id"]: row for row in [*record["totals"], *record["rows"]]}
     threads = record["threads"]
@@ -84,7 +96,7 @@ def table(record: dict[str, Any]) -> str:
     missed = [row["id"] for row in judged if not row["ok"]]
     said = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
     lines += ["", f"Measured on {record['device']} ({record['simd']}), {record['date'][:10]}, "
-              f"libattn {record['library']} at {record['commit']}, beside {said}. "
+              f"libattn {record['library']} at {commits(record)}, beside {said}. "
               f"{len(judged) - len(missed)} of {len(judged)} bars are reached"
               + (f"; missed: {', '.join(missed)}." if missed else ".")]
     return "\n".join(lines)
