@@ -108,6 +108,9 @@ def other_table(record: dict[str, Any]) -> list[str]:
                 bar += f" ({row['bar_ratio']:.2f}×)"
         elif "cost" in row:
             peers = f"plain {row['plain_us']:.0f} µs (cost {row['cost']:.2f}×)"
+            if row.get("best_plain_implementation", row["implementation"]) != row["implementation"]:
+                name_of = row["best_plain_implementation"].rsplit("/", 1)[1]
+                peers += f"; {name_of} plain {row['best_plain_us']:.0f} µs"
             bar = f"cost ≤ {row['most']:g}×" if "most" in row else ""
         elif "beyond_us" in row:
             peers = f"bare launches of the same {row['kernels']}: {row['launch_us']:.2f} µs " \
