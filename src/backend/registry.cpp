@@ -8,6 +8,10 @@
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/lists.hpp"
 #endif
+#if ATTN_BUILD_HAS_HIP
+#include "backend/hip/backend.hpp"
+#include "backend/hip/lists.hpp"
+#endif
 #include "core/device.hpp"
 #include "ops/merge/problem.hpp"
 #include "ops/sdpa/problem.hpp"
@@ -43,7 +47,11 @@ constexpr Backend kBackends[] = {
 #else
     absent<ATTN_BACKEND_CUDA>("CUDA"),
 #endif
+#if ATTN_BUILD_HAS_HIP
+    {ATTN_BACKEND_HIP, "HIP", hip::count, hip::info, hip::open},
+#else
     absent<ATTN_BACKEND_HIP>("HIP"),
+#endif
     {ATTN_BACKEND_CPU, "CPU", cpu::count, cpu::info, cpu::open},
 };
 
@@ -65,12 +73,18 @@ sdpa::List sdpa::implementations(int32_t backend, int32_t pass) {
 #if ATTN_BUILD_HAS_CUDA
   if (backend == ATTN_BACKEND_CUDA) return cuda::sdpa_list(pass);
 #endif
+#if ATTN_BUILD_HAS_HIP
+  if (backend == ATTN_BACKEND_HIP) return hip::sdpa_list(pass);
+#endif
   return backend == ATTN_BACKEND_CPU ? cpu::sdpa_list(pass) : sdpa::List();
 }
 
 merge::List merge::implementations(int32_t backend) {
 #if ATTN_BUILD_HAS_CUDA
   if (backend == ATTN_BACKEND_CUDA) return cuda::merge_list();
+#endif
+#if ATTN_BUILD_HAS_HIP
+  if (backend == ATTN_BACKEND_HIP) return hip::merge_list();
 #endif
   return backend == ATTN_BACKEND_CPU ? cpu::merge_list() : merge::List();
 }

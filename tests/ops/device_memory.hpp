@@ -58,6 +58,7 @@ class DeviceMemory {
 // `separate`: each block is an allocation by itself, without room around it, and workspaces are
 // new and unwritten for each call: for compute-sanitizer.
 std::unique_ptr<DeviceMemory> make_cuda_memory(size_t capacity, bool separate);
+std::unique_ptr<DeviceMemory> make_hip_memory(size_t capacity);
 // A device that is not one: a second region of the host's memory, for trying the tests themselves
 // with the CPU backend.
 std::unique_ptr<DeviceMemory> make_pretended_memory(size_t capacity);

@@ -80,10 +80,12 @@ const attn_context *Session::context(int threads) {
   backend_ = info.backend == ATTN_BACKEND_CUDA  ? "cuda"
              : info.backend == ATTN_BACKEND_HIP ? "hip"
                                                 : "cpu";
-  if (device_ == nullptr && (backend_ == "cuda" || options.pretend)) {
+  if (device_ == nullptr && (backend_ != "cpu" || options.pretend)) {
+    if (options.separate && backend_ == "hip") throw std::runtime_error("--separate is for CUDA");
     if (options.separate) HostTensor::guard_bytes = Workspace::guard_bytes = 0;
-    device_ = options.pretend ? make_pretended_memory(options.memory)
-                              : make_cuda_memory(options.memory, options.separate);
+    device_ = options.pretend     ? make_pretended_memory(options.memory)
+              : backend_ == "hip" ? make_hip_memory(options.memory)
+                                  : make_cuda_memory(options.memory, options.separate);
     if (!options.pretend) count_only_the_library();
   }
   device_name_ = info.name;

@@ -33,6 +33,18 @@ int main(int argc, char **argv) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_flag("--quick", options.quick, "a subset for builds with sanitizers");
+  app.add_flag("--brief", options.brief,
+               "for an interpreted device: cases that are not of the quick subset run twice, and "
+               "threads execute once");
+  std::string share;
+  app.add_option(
+         "--share", share,
+         "K/N: of the cases that are not of the quick subset only every N-th, from the K-th")
+      ->check([](const std::string &text) {
+        int k = 0, n = 0;
+        const bool good = std::sscanf(text.c_str(), "%d/%d", &k, &n) == 2 && 1 <= k && k <= n;
+        return good ? std::string() : "must be K/N with 1 <= K <= N";
+      });
   app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
   app.add_flag("--list", options.list, "only print the names of cases");
   app.add_flag("--in-process", options.in_process,
@@ -48,6 +60,10 @@ int main(int argc, char **argv) {
   app.add_option("--json", options.json, "write all results to this file");
   app.set_version_flag("--version", std::string(attn_version_string()));
   CLI11_PARSE(app, argc, argv);
+  if (!share.empty()) {
+    std::sscanf(share.c_str(), "%d/%d", &options.share, &options.shares);
+    options.share--;
+  }
   if (app.count("--seed") == 0) options.seed = std::random_device()();
 
   try {

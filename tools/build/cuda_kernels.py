@@ -35,7 +35,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from typing import Any, Optional
+from typing import Any, Collection, Optional
 
 NEEDED = (13, 0)  # the nvcc that the kernels are written for
 
@@ -95,7 +95,7 @@ def text_of(value: Any) -> str:
     return str(int(value)) if isinstance(value, bool) else str(value)
 
 
-def read_table(path: pathlib.Path) -> Table:
+def read_table(path: pathlib.Path, folders: Collection[str] = tuple(TARGETS)) -> Table:
     content = read_toml(path)
     known = {"source", "performance", "flags", "variants"}
     unknown = content.keys() - known
@@ -103,8 +103,8 @@ def read_table(path: pathlib.Path) -> Table:
         fail(f"{path}: " + (f"unknown key {', '.join(sorted(unknown))}" if unknown
                             else "there is no [[variants]]"))
     arch, family = path.parent.parent.name, path.parent.name
-    if arch not in TARGETS:
-        fail(f"{path}: the folder {arch} is none of {', '.join(TARGETS)}")
+    if arch not in folders:
+        fail(f"{path}: the folder {arch} is none of {', '.join(folders)}")
     variants = []
     columns = list(content["variants"][0])
     for block in content["variants"]:

@@ -41,7 +41,7 @@ def prepare(*what):
         apt(*needs.BUILD)
         pip("build")
     if "tests" in what:
-        apt(*needs.TESTS, *needs.ABI, *needs.CLANG, *needs.FORMAT)
+        apt(*needs.TESTS, *needs.ABI, *needs.CLANG, *needs.FORMAT, *needs.HIP)
         pip("test")
         if CUDA:
             pip("cuda")
@@ -75,7 +75,10 @@ def build(directory="build/release", *options, targets=(), env=None):
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
     if CUDA and not any(option.startswith("-Dcuda=") for option in options):
         options = (*options, "-Dcuda=enabled")
-    wanted = ["-Dtests=true", *(option for option in options if option.startswith("-Dcuda="))]
+    if shutil.which("clang++-22") and not any(o.startswith("-Dhip=") for o in options):
+        options = (*options, "-Dhip=enabled")
+    wanted = ["-Dtests=true",
+              *(option for option in options if option.startswith(("-Dcuda=", "-Dhip=")))]
     if not (path / "build.ninja").exists():
         run(f"configuring {directory}",
             [*meson, "setup", path, ROOT, f"-Dpython={sys.executable}", *options], env=env)
@@ -99,7 +102,8 @@ def task_build(_):
 
 def task_demo(arguments):
     prepare("build", "demo")
-    path = build("build/release", "-Dtests=false", "-Dcuda=disabled", targets=["python-package"])
+    path = build("build/release", "-Dtests=false", "-Dcuda=disabled", "-Dhip=disabled",
+                 targets=["python-package"])
     command = [sys.executable, ROOT / "examples/python/sentence_search.py", *arguments.rest]
     return subprocess.run(command, env=suites.python_env(path)).returncode
 

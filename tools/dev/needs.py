@@ -23,6 +23,9 @@ CLANG = ["clang-14|clang", "libclang-rt-14-dev|libclang-rt-dev"]  # header matri
 FORMAT = ["clang-format-14|clang-format"]
 RUST = ["rustc-web|rustc", "cargo-web|cargo"]  # -web: Debian 12's recent ones
 GO = ["golang-go"]
+# HIP's kernels are compiled by clang; llvm is for the interpreter that tests run them on. "?": left
+# out where the release has no such package.
+HIP = ["clang-22?", "lld-22?", "llvm-22?"]
 NVCC_MACHINES = ("x86_64", "aarch64")  # for which PyPI has requirements/cuda.txt
 
 

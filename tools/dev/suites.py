@@ -67,11 +67,33 @@ def cuda(build):
     return count
 
 
+def hip(build):
+    path = build()
+    runtime = path / "tests/hip-sim"
+    if not (runtime / "libamdhip64.so.6").exists():
+        say("  NOT RUN: this build has no HIP backend, as there is no clang 22 for this system")
+        return Count()
+    env = {"LD_LIBRARY_PATH": runtime}
+    tests = ROOT / "tests/hip-sim"
+    count = suite("the interpreter's instructions",
+                  [sys.executable, tests / "test_instructions.py", runtime / "hip-sim-step", path],
+                  "plain")
+    count += suite("kernels that it must run right, or catch",
+                   [runtime / "hip-sim-controls", runtime], "plain", env=env)
+    count += suite("host code", [*MESON, "test", "-C", path, "--no-rebuild", "--print-errorlogs",
+                                 "hip host code*"], "meson")
+    count += suite("code objects", [sys.executable, tests / "contents.py", path], "plain")
+    count += suite("attn-check on five architectures",
+                   [sys.executable, tests / "check.py", path / "tests/ops/attn-check", runtime],
+                   "plain")
+    return count
+
+
 def clang_build(build, directory, sanitizers, *options, targets):
     """A sanitizer build. clang compiles the SIMD kernels with sanitizers much faster than gcc."""
     clang = next(name for name in ("clang-14", "clang") if shutil.which(name))
     return build(directory, "-Dbuildtype=debugoptimized", f"-Db_sanitize={sanitizers}",
-                 "-Db_lundef=false", "-Dcuda=disabled", *options, targets=targets,
+                 "-Db_lundef=false", "-Dcuda=disabled", "-Dhip=disabled", *options, targets=targets,
                  env={"CC": clang, "CXX": clang.replace("clang", "clang++")})
 
 
@@ -158,6 +180,7 @@ SUITES = [
     Suite("ops", "attn-check: every case on every implementation against fp64", ops),
     Suite("cuda", "the CUDA backend without a GPU: host code on a fake driver, kernels' contents",
           cuda),
+    Suite("hip", "the HIP backend without a GPU: its code objects run on an ISA interpreter", hip),
     Suite("abi", "the ABI gate and the header matrix", meson_suite("abi"), ("rust", "go")),
     Suite("examples", "C and C++ examples, and the installed package", meson_suite("examples")),
     Suite("docs", "generated parts are current, every public name has its comment",

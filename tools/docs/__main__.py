@@ -41,8 +41,9 @@ def parts(library: capi.Library) -> dict[str, Callable[[], str]]:
 
     found = {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results,
              "gpu-bars": gpu_results}
-    if not matrix.has_cuda(library):
-        print("NOT RUN: the support matrix: this build has no CUDA backend to ask")
+    if missing := matrix.missing(library):
+        print(f"NOT RUN: the support matrix: this build has no {' and no '.join(missing)} backend to "
+              "ask")
         del found["support"]
     return found
 

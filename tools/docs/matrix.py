@@ -1,6 +1,7 @@
 """The support matrix: what the planner answers for one descriptor an option.
 
-For CUDA it is asked on the fake driver of tests/cuda, as an H100: no GPU is needed.
+For CUDA it is asked on the fake driver of tests/cuda, as an H100, for HIP on the interpreter of
+tests/hip-sim, as an MI300X: no GPU is needed.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ PREFIXES = {"q_dtype": "DTYPE", "k_dtype": "DTYPE", "v_dtype": "DTYPE", "out_dty
 COLUMNS = [("CPU forward", "CPU", "forward", 512), ("1 query", "CPU", "forward", 1),
            ("backward", "CPU", "backward", 512),
            ("CUDA forward", "CUDA", "forward", 512), ("1 query", "CUDA", "forward", 1),
-           ("CUDA backward", "CUDA", "backward", 512)]
+           ("CUDA backward", "CUDA", "backward", 512),
+           ("HIP forward", "HIP", "forward", 512), ("HIP backward", "HIP", "backward", 512)]
 
 
 def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int) -> Any:
@@ -124,16 +126,20 @@ def answer(library: Library, context: Any, desc: Any) -> tuple[str, str]:
     return name, ""
 
 
-def has_cuda(library: Library) -> bool:
-    return library.build_info().get("cuda", "no").startswith("yes")
+def missing(library: Library) -> list[str]:
+    """The GPU backends that this build lacks."""
+    info = library.build_info()
+    return [name for name in ("CUDA", "HIP") if not info.get(name.lower(), "no").startswith("yes")]
 
 
 def contexts(library: Library) -> dict[str, Any]:
-    """One for each backend; the fake driver is loaded first, so that it is the one found."""
+    """One for each backend; the fake drivers are loaded first, so that they are those found."""
     made = {"CPU": library.context(1)}
-    if has_cuda(library):
-        ctypes.CDLL(str(library.path.parent / "tests/cuda/libcuda.so.1"))
-        made["CUDA"] = library.context(backend="CUDA")
+    for name, driver in (("CUDA", "tests/cuda/libcuda.so.1"),
+                         ("HIP", "tests/hip-sim/libamdhip64.so.6")):
+        if name not in missing(library):
+            ctypes.CDLL(str(library.path.parent / driver))
+            made[name] = library.context(backend=name)
     return made
 
 

@@ -125,7 +125,7 @@ def test_backends_that_are_absent():
     else:  # a machine with a GPU
         with pytest.raises(attn.InvalidArgumentError):
             attn.Context("cuda", device=cuda)
-    with pytest.raises(attn.BackendUnavailableError):
+    with pytest.raises(attn.BackendUnavailableError, match="HIP"):
         attn.device_count("hip")
     with pytest.raises(attn.InvalidArgumentError):
         attn.Context("tpu")

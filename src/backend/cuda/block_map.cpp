@@ -8,7 +8,7 @@
 
 namespace attn::cuda {
 
-#define ATTN_VARIANT(entry, begin, end, threads) ATTN_CUDA_IMAGE(entry, begin, end)
+#define ATTN_VARIANT(entry, begin, end, threads) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/cuda/sm80/sdpa/block_map_table.inc"
 #undef ATTN_VARIANT
 
@@ -19,7 +19,7 @@ struct Variant {
   uint32_t threads;
 };
 constexpr Variant kVariants[] = {
-#define ATTN_VARIANT(entry, begin, end, threads) {ATTN_CUDA_KERNEL(entry), threads},
+#define ATTN_VARIANT(entry, begin, end, threads) {ATTN_GPU_KERNEL(entry), threads},
 #include "kernels/cuda/sm80/sdpa/block_map_table.inc"
 #undef ATTN_VARIANT
 };

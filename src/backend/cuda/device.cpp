@@ -1,11 +1,9 @@
 #include "backend/cuda/device.hpp"
 
-#include <algorithm>
-#include <vector>
-
 #include "backend/cuda/backend.hpp"
 #include "backend/cuda/scope.hpp"
 #include "backend/cuda/unit.hpp"
+#include "backend/gpu/timing.hpp"
 
 namespace attn::cuda {
 namespace {
@@ -126,39 +124,14 @@ int32_t CudaDevice::launch(const Kernel &kernel, const LaunchShape &shape, const
       kernel.entry, shape.grid[0], shape.grid[1], shape.grid[2], shape.threads, shape.dynamic_smem);
 }
 
-// Runs follow one another on the stream, with an event between: where the host is quick enough, no
-// launch latency is in what is measured.
 int32_t CudaDevice::time(const std::function<int32_t()> &execute, attn_stream stream, double &us,
                          const ErrorSink &error) const {
-  constexpr double kEnough = 100e3;  // microseconds; a median that one interruption does not move
-  constexpr double kLeast = 3, kMost = 101;
   const Driver &driver = unit_->driver();
   const ContextScope scope(driver, unit_->context());
   const CaptureScope capture(driver);  // somebody else's
-  int32_t status = driver.check(scope.code(), error, "making the context of the device current");
-  // The median over a number of runs.
-  const auto measure = [&](size_t runs) {
-    std::vector<Event> events;
-    events.reserve(runs + 1);
-    for (size_t i = 0; i <= runs && status == ATTN_OK; i++) {
-      if (i > 0) status = execute();
-      events.emplace_back(driver);
-      if (status == ATTN_OK) status = events.back().record(stream, error);
-    }
-    if (status == ATTN_OK) status = events.back().wait(error);
-    std::vector<double> times(runs);
-    for (size_t i = 0; i < runs && status == ATTN_OK; i++) {
-      status = events[i + 1].microseconds_since(events[i], times[i], error);
-    }
-    const auto middle = times.begin() + static_cast<long>(runs / 2);
-    std::nth_element(times.begin(), middle, times.end());
-    us = *middle;
-  };
-  if (status == ATTN_OK) measure(2);  // loads, fills caches, and tells how many runs to make
-  if (status == ATTN_OK) {
-    measure(static_cast<size_t>(std::clamp(kEnough / std::max(us, 1.0), kLeast, kMost)));
-  }
-  return status;
+  const int32_t status =
+      driver.check(scope.code(), error, "making the context of the device current");
+  return status == ATTN_OK ? gpu::median_time<Event>(driver, execute, stream, us, error) : status;
 }
 
 int32_t count(int32_t &count, const ErrorSink &error) {

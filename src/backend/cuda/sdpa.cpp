@@ -4,10 +4,21 @@
 #include "backend/cuda/lists.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
 #include "backend/cuda/sdpa_forward_sm90a.hpp"
-#include "backend/cuda/sdpa_reference.hpp"
+#include "backend/gpu/sdpa_reference.hpp"
 
 namespace attn::cuda {
+
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_IMAGE(entry, begin, end)
+#include "kernels/cuda/sm80/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+
 namespace {
+
+#define ATTN_VARIANT(entry, begin, end, element) \
+  constexpr gpu::Kernel kReference = ATTN_GPU_KERNEL(entry);
+#include "kernels/cuda/sm80/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+using Reference = gpu::Reference<kReference>;
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
@@ -15,8 +26,8 @@ constexpr sdpa::Row sdpa_forward_list[] = {
      forward_sm90a_workspace, forward_sm90a_launch, forward_sm90a_prepare},
     {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
      forward_launch, forward_prepare},
-    {"cuda/sdpa/forward/reference", true, true, true, reference_serves, nullptr,
-     reference_workspace, reference_launch, reference_prepare},
+    {"cuda/sdpa/forward/reference", true, true, true, Reference::serves, nullptr,
+     Reference::workspace, Reference::launch, Reference::prepare},
 };
 
 }  // namespace

@@ -15,7 +15,7 @@
 
 namespace attn::cuda {
 
-#define ATTN_VARIANT(entry, begin, end, ...) ATTN_CUDA_IMAGE(entry, begin, end)
+#define ATTN_VARIANT(entry, begin, end, ...) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/cuda/sm80/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 
@@ -48,7 +48,7 @@ struct Variant {
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, warps, blocks, \
                      kind, sums, held_steps)                                                     \
-  {ATTN_CUDA_KERNEL(entry),                                                                      \
+  {ATTN_GPU_KERNEL(entry),                                                                       \
    Element::element,                                                                             \
    Kind::kind,                                                                                   \
    Sums::sums,                                                                                   \

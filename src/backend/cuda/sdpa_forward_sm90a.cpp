@@ -11,7 +11,7 @@
 
 namespace attn::cuda {
 
-#define ATTN_VARIANT(entry, begin, end, ...) ATTN_CUDA_IMAGE(entry, begin, end)
+#define ATTN_VARIANT(entry, begin, end, ...) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/cuda/sm90a/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 
@@ -33,7 +33,7 @@ struct Variant {
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, q_stages, \
                      kv_stages, two_weights)                                                \
-  {ATTN_CUDA_KERNEL(entry),                                                                 \
+  {ATTN_GPU_KERNEL(entry),                                                                  \
    Element::element,                                                                        \
    {dim_qk, dim_v, block_m, block_n, q_stages, kv_stages}},
 #include "kernels/cuda/sm90a/sdpa/forward_table.inc"

@@ -10,19 +10,6 @@ namespace {
 
 constexpr int kUnasked = 48 * 1024;  // bytes of shared memory that any kernel may use
 
-// The image's id, given at its first use in this process. 0: there are too many.
-uint32_t id_of(const Image &image, uint32_t limit) {
-  static std::mutex mutex;
-  static uint32_t last = 0;
-  const std::lock_guard lock(mutex);
-  uint32_t id = image.id.load(std::memory_order_relaxed);
-  if (id == 0 && last + 1 < limit) {
-    id = ++last;
-    image.id.store(id, std::memory_order_release);
-  }
-  return id;
-}
-
 }  // namespace
 
 int32_t read_properties(const Driver &driver, int index, Properties &properties,
@@ -124,14 +111,13 @@ int32_t Unit::load_module(const Kernel &kernel, uint32_t id, CUmodule &module,
 
 int32_t Unit::load(const Kernel &kernel, uint32_t dynamic_smem, const Function *&function,
                    const ErrorSink &error) const {
-  const uint32_t id = id_of(*kernel.image, kMaxImages);
+  const uint32_t id = gpu::id_of(*kernel.image);
   if (id == 0) {
-    return error.fail(ATTN_ERROR_INTERNAL, "", "there are more than %u kernel images", kMaxImages);
+    return error.fail(ATTN_ERROR_INTERNAL, "", "there are more than %u kernel images",
+                      gpu::kMaxImages);
   }
   const std::lock_guard lock(mutex_);
-  const Function *first = functions_[id].load(std::memory_order_relaxed);
-  function = first;
-  while (function != nullptr && function->entry != kernel.entry) function = function->next;
+  function = functions_.find(kernel);
   if (function != nullptr && function->dynamic_smem.load(std::memory_order_relaxed) >= dynamic_smem)
     return ATTN_OK;  // another thread was quicker
 
@@ -140,41 +126,40 @@ int32_t Unit::load(const Kernel &kernel, uint32_t dynamic_smem, const Function *
                                  properties_.info.device_index);
   if (status != ATTN_OK) return status;
   const CaptureScope capture(driver_);
-  std::unique_ptr<Function> made;
+  CUfunction handle = function != nullptr ? function->handle : nullptr;
+  uint32_t allowed =
+      function != nullptr ? function->dynamic_smem.load(std::memory_order_relaxed) : 0;
   if (function == nullptr) {
     CUmodule module = nullptr;
     status = load_module(kernel, id, module, error);
     if (status != ATTN_OK) return status;
-    owned_.reserve(owned_.size() + 1);
-    made.reset(new Function{kernel.entry, nullptr, 0, first});
-    status = driver_.check(driver_.cuModuleGetFunction(&made->handle, module, kernel.entry), error,
+    functions_.reserve();
+    status = driver_.check(driver_.cuModuleGetFunction(&handle, module, kernel.entry), error,
                            "cuModuleGetFunction of %s", kernel.entry);
     if (status == ATTN_OK && driver_.cuFuncLoad != nullptr) {
-      status =
-          driver_.check(driver_.cuFuncLoad(made->handle), error, "cuFuncLoad of %s", kernel.entry);
+      status = driver_.check(driver_.cuFuncLoad(handle), error, "cuFuncLoad of %s", kernel.entry);
     }
     int static_smem = 0;
     if (status == ATTN_OK) {
-      status = driver_.check(driver_.cuFuncGetAttribute(
-                                 &static_smem, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, made->handle),
-                             error, "cuFuncGetAttribute of %s", kernel.entry);
+      status = driver_.check(
+          driver_.cuFuncGetAttribute(&static_smem, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, handle),
+          error, "cuFuncGetAttribute of %s", kernel.entry);
     }
     if (status != ATTN_OK) return status;
-    made->dynamic_smem = static_cast<uint32_t>(std::max(0, kUnasked - static_smem));
-    function = made.get();
+    allowed = static_cast<uint32_t>(std::max(0, kUnasked - static_smem));
   }
-  if (function->dynamic_smem.load(std::memory_order_relaxed) < dynamic_smem) {
-    status =
-        driver_.check(driver_.cuFuncSetAttribute(function->handle,
-                                                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
-                                                 static_cast<int>(dynamic_smem)),
-                      error, "giving %s %u bytes of shared memory", kernel.entry, dynamic_smem);
+  if (allowed < dynamic_smem) {
+    status = driver_.check(
+        driver_.cuFuncSetAttribute(handle, CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,
+                                   static_cast<int>(dynamic_smem)),
+        error, "giving %s %u bytes of shared memory", kernel.entry, dynamic_smem);
     if (status != ATTN_OK) return status;
-    function->dynamic_smem.store(dynamic_smem, std::memory_order_release);
+    allowed = dynamic_smem;
   }
-  if (made != nullptr) {
-    functions_[id].store(made.get(), std::memory_order_release);
-    owned_.push_back(std::move(made));
+  if (function == nullptr) {
+    function = functions_.add(id, kernel.entry, handle, allowed);
+  } else {
+    function->dynamic_smem.store(allowed, std::memory_order_release);
   }
   return ATTN_OK;
 }

@@ -3,23 +3,16 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <memory>
 #include <mutex>
-#include <vector>
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/driver.hpp"
+#include "backend/gpu/functions.hpp"
 
 namespace attn::cuda {
 
-// A loaded entry point. Its image's functions on one device form a list that only grows.
-struct Function {
-  const char *entry;
-  CUfunction handle;
-  mutable std::atomic<uint32_t> dynamic_smem;  // bytes it may use
-  const Function *next;
-};
+using Function = gpu::Function<CUfunction>;
 
 // What the driver says of a device.
 struct Properties {
@@ -44,9 +37,7 @@ class Unit {
 
   // The kernel as it is loaded and allowed `dynamic_smem` bytes; null if load() has to be called.
   const Function *find(const Kernel &kernel, uint32_t dynamic_smem) const {
-    const uint32_t id = kernel.image->id.load(std::memory_order_acquire);
-    const Function *function = functions_[id].load(std::memory_order_acquire);
-    while (function != nullptr && function->entry != kernel.entry) function = function->next;
+    const Function *function = functions_.find(kernel);
     const bool ready = function != nullptr &&
                        function->dynamic_smem.load(std::memory_order_relaxed) >= dynamic_smem;
     return ready ? function : nullptr;
@@ -55,8 +46,6 @@ class Unit {
                const ErrorSink &error) const;
 
  private:
-  static constexpr uint32_t kMaxImages = 4096;
-
   Unit(const Driver &driver, CUdevice device, CUcontext context, const Properties &properties)
       : driver_(driver), device_(device), context_(context), properties_(properties) {}
 
@@ -67,11 +56,9 @@ class Unit {
   CUdevice device_;
   CUcontext context_;
   Properties properties_;
-  mutable std::mutex mutex_;  // of what follows, but for reading functions_
-  mutable std::array<CUmodule, kMaxImages> modules_ = {};
-  mutable std::vector<std::unique_ptr<const Function>> owned_;
-  // By the image's id; place 0 is that of images which no device has loaded.
-  mutable std::array<std::atomic<const Function *>, kMaxImages> functions_ = {};
+  mutable std::mutex mutex_;  // of what follows, but for finding functions
+  mutable std::array<CUmodule, gpu::kMaxImages> modules_ = {};
+  mutable gpu::FunctionTable<CUfunction> functions_;
 };
 
 }  // namespace attn::cuda

@@ -1,7 +1,7 @@
 // Memory out: rows of out, or of a piece's partial results, and their statistics.
 #pragma once
 
-#include "kernels/cuda/sm80/merge/merge_params.hpp"
+#include "kernels/common/gpu/merge_params.hpp"
 #include "kernels/cuda/sm80/sdpa/forward/kernel.cuh"
 
 namespace attn::cuda {
@@ -78,7 +78,7 @@ __device__ inline void Forward::store_padding(int begin, int end) const {
     const Row row = row_at(r);
     if (lane() == 0) {
       const bool marked = p.num_splits > 1 && block().split == 0;
-      store_statistics(row, marked ? __uint_as_float(kPaddingLse) : -infinity(), -infinity());
+      store_statistics(row, marked ? __uint_as_float(gpu::kPaddingLse) : -infinity(), -infinity());
     }
     if (p.num_splits > 1) continue;  // parts with lse = -inf are not read
     const TokenPlace at = query_place(row.i);

@@ -6,7 +6,7 @@
 
 #include "kernels/common/sequence.hpp"
 
-namespace attn::cuda {
+namespace attn::gpu {
 
 // The lse, as bits, of the first part of a row that is padding: neither the sink nor anything else
 // counts there. A NaN that arithmetic does not give.
@@ -47,4 +47,4 @@ struct MergeParams {
   int32_t items, teams, lanes;
 };
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu

@@ -5,7 +5,7 @@
 
 #include "kernels/common/query.hpp"
 
-namespace attn::cuda {
+namespace attn::gpu {
 
 struct SdpaReferenceParams {
   ScoreInputs in;
@@ -36,4 +36,4 @@ struct ReferenceLayout {
   }
 };
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu

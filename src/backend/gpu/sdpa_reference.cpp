@@ -1,29 +1,17 @@
-#include "backend/cuda/sdpa_reference.hpp"
+#include "backend/gpu/sdpa_reference.hpp"
 
 #include <algorithm>
 #include <cstdint>
 
-#include "backend/cuda/device.hpp"
 #include "core/ceil_div.hpp"
-#include "kernels/cuda/sm80/sdpa/reference_params.hpp"
+#include "kernels/common/gpu/sdpa_reference_params.hpp"
 
-namespace attn::cuda {
-
-#define ATTN_VARIANT(entry, begin, end, element) ATTN_CUDA_IMAGE(entry, begin, end)
-#include "kernels/cuda/sm80/sdpa/reference_table.inc"
-#undef ATTN_VARIANT
+namespace attn::gpu {
 
 namespace {
 
 using sdpa::Call;
 using sdpa::Problem;
-
-constexpr Kernel kKernels[] = {
-#define ATTN_VARIANT(entry, begin, end, element) ATTN_CUDA_KERNEL(entry),
-#include "kernels/cuda/sm80/sdpa/reference_table.inc"
-#undef ATTN_VARIANT
-};
-constexpr const Kernel &kKernel = kKernels[0];
 
 // What every device gives a block without asking.
 constexpr int32_t kMostSharedMemory = 48 * 1024;
@@ -47,22 +35,14 @@ struct Shape {
 
 }  // namespace
 
-Verdict reference_serves(const Problem &, const Device &) {
-  return Verdict::serves();
-}
-
-size_t reference_workspace(const Problem &, const Device &) {
-  return 0;
-}
-
-int32_t reference_prepare(const Problem &problem, const Device &device, const ErrorSink &error) {
+int32_t prepare_reference(const Problem &problem, const GpuDevice &device, const Kernel &kernel,
+                          const ErrorSink &error) {
   const Shape shape(problem);
-  return cuda_of(device).load(kKernel, static_cast<uint32_t>(shape.warps * shape.warp_bytes),
-                              error);
+  return device.load(kernel, static_cast<uint32_t>(shape.warps * shape.warp_bytes), error);
 }
 
-int32_t reference_launch(const Problem &problem, const Call &call, const Device &device,
-                         const Resources &resources, const ErrorSink &error) {
+int32_t launch_reference(const Problem &problem, const Call &call, const GpuDevice &device,
+                         const Kernel &kernel, attn_stream stream, const ErrorSink &error) {
   const attn_sdpa_desc &d = problem.d;
   const attn_sdpa_args &a = call.args;
   const Shape shape(problem);
@@ -86,7 +66,7 @@ int32_t reference_launch(const Problem &problem, const Call &call, const Device 
       .grid = {static_cast<uint32_t>(std::min<int64_t>(p.blocks, INT32_MAX)), 1, 1},
       .threads = static_cast<uint32_t>(shape.warps * 32),
       .dynamic_smem = static_cast<uint32_t>(shape.warps * shape.warp_bytes)};
-  return cuda_of(device).launch(kKernel, launch, &p, resources.stream, error);
+  return device.launch(kernel, launch, &p, stream, error);
 }
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu

@@ -1,0 +1,33 @@
+// The HIP backend's implementations of sdpa, best first.
+#include "attn/sdpa.h"
+
+#include "backend/gpu/sdpa_reference.hpp"
+#include "backend/hip/lists.hpp"
+
+namespace attn::hip {
+
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_IMAGE(entry, begin, end)
+#include "kernels/hip/any/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+
+namespace {
+
+#define ATTN_VARIANT(entry, begin, end, element) \
+  constexpr gpu::Kernel kReference = ATTN_GPU_KERNEL(entry);
+#include "kernels/hip/any/sdpa/reference_table.inc"
+#undef ATTN_VARIANT
+using Reference = gpu::Reference<kReference>;
+
+// Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
+constexpr sdpa::Row sdpa_forward_list[] = {
+    {"hip/sdpa/forward/reference", true, true, true, Reference::serves, nullptr,
+     Reference::workspace, Reference::launch, Reference::prepare},
+};
+
+}  // namespace
+
+sdpa::List sdpa_list(int32_t pass) {
+  return pass == ATTN_SDPA_FORWARD ? sdpa::List(sdpa_forward_list) : sdpa::List();
+}
+
+}  // namespace attn::hip
