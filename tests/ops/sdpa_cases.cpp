@@ -368,6 +368,8 @@ void sizes(std::vector<SdpaCase> &rows) {
                       .q_dtype = dtype, .hq = 1, .dqk = dqk, .sq = {400}, .sk = {700},
                       .window_left = 300, .window_right = 150});
     }
+    rows.push_back({.name = std::string("sdpa/prefill/longest-") + name, .flags = kLse, .q_dtype = dtype,
+                    .hq = 1, .dqk = 128, .sq = {150}, .sk = {8300}});
     // More blocks of queries than a GPU has multiprocessors.
     for (uint64_t causal : {uint64_t{0}, kCausal}) {
       rows.push_back({.name = std::string("sdpa/prefill/many-") + (causal ? "causal-" : "") + name,

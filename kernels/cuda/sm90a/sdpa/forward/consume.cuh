@@ -32,7 +32,7 @@ struct Consumer {
   template <int kRows, int kColumns>
   __device__ void clear_rows(uint32_t tile, int from, int to) const {
     constexpr int kChunks = kConfig.blocks(kColumns) * 8;
-    for (int i = static_cast<int>(threadIdx.x) % 128; i < (to - from) * kChunks; i += 128) {
+    for (int i = tid() % 128; i < (to - from) * kChunks; i += 128) {
       const int row = from + i / kChunks, chunk = i % kChunks;
       store_shared_128(tile + chunk / 8 * kRows * 128 + row * 128 + chunk % 8 * 16,
                        make_uint4(0, 0, 0, 0));
@@ -195,12 +195,15 @@ struct Consumer {
         barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
         wgmma_fence();
         issue_values(out, from, v_columns);
-        end_turn();
+        if constexpr (!kTwoWeights) end_turn();
         // (Read from shared memory, where it does not cost registers, while products run.)
         const bool whole = sees_all(w, first);
         more = first > w.bottom;
         wgmma_wait<1>();
         own_registers(s);
+        // Only now, so that the other's scores come when these have become weights: softmaxes that
+        // run at the same time are in each other's way.
+        if constexpr (kTwoWeights) end_turn();
         next_k();
         if (!more) next_q();
         const bool moved = weigh(s, softmax, w, first, whole);
