@@ -387,6 +387,20 @@ void check_case(Session &session, const SdpaCase &c, int round) {
 
 }  // namespace
 
+namespace {
+
+// Multiplications of a case; an interpreter takes a second for the most that it is given.
+constexpr double kMostInBrief = 2e7;
+double work_of(const SdpaCase &c) {
+  double pairs = 0;
+  for (size_t b = 0; b < c.sq.size(); b++) {
+    pairs += static_cast<double>(c.sq[b]) * static_cast<double>(c.sk[std::min(b, c.sk.size() - 1)]);
+  }
+  return pairs * c.hq * (c.dqk + (c.dv == 0 ? c.dqk : c.dv));
+}
+
+}  // namespace
+
 void run_sdpa(Session &session) {
   std::vector<SdpaCase> rows = sdpa_named_cases();
   const auto add = [&](std::vector<SdpaCase> more) {
@@ -404,6 +418,13 @@ void run_sdpa(Session &session) {
            !(c.finite && session.wanted(c.name + "/finite-differences")) &&
            !session.wanted(c.name + "/changed-lengths");
   });
+  if (session.options.brief && !session.options.list) {
+    std::erase_if(rows, [&](const SdpaCase &c) {
+      const bool too_large = !c.sq.empty() && !c.sk.empty() && work_of(c) > kMostInBrief;
+      if (too_large) session.not_served(c.name, "--brief: too large for an interpreted device");
+      return too_large;
+    });
+  }
   if (session.options.list) {
     for (const SdpaCase &c : rows) std::printf("%s\n", c.name.c_str());
     return;
