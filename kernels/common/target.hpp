@@ -13,7 +13,11 @@
 
 #if defined(__CUDACC__) || defined(__HIP__)
 #define ATTN_HD __host__ __device__
+#if defined(ATTN_INLINE)  // a kernel without calls keeps its state in registers
+#define ATTN_NOINLINE
+#else
 #define ATTN_NOINLINE __noinline__
+#endif
 #else
 #define ATTN_HD
 #define ATTN_NOINLINE

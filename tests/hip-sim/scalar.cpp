@@ -410,6 +410,7 @@ void add_scalar_semantics() {
   add({"s_endpgm", nullptr, run_end});
   add({"s_barrier|s_barrier_wait", nullptr, run_barrier});
   add({"s_barrier_signal", nullptr, nothing});
+  add({"s_sendmsg", nullptr, nothing});  // that the wave needs its registers no more
   add({"s_movk_i32", nullptr, run_movk});
   add({"s_addk_i32|s_addk_co_i32", nullptr, run_addk});
   add({"s_mulk_i32", nullptr, run_mulk});

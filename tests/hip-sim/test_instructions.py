@@ -42,6 +42,16 @@ def b32(x):
         return 0xff800000 if x < 0 else 0x7f800000
 
 
+def half(x):
+    """The bits of the nearest binary16."""
+    if x != x:
+        return None  # which NaN is the device's choice
+    try:
+        return struct.unpack("<H", struct.pack("<e", x))[0]
+    except OverflowError:
+        return 0xfc00 if x < 0 else 0x7c00
+
+
 def rounded(value, wide):
     """The bits of a Fraction, not 0, rounded once to the nearest, ties to even."""
     if wide:
@@ -195,6 +205,10 @@ V = {
     "v_cvt_f64_i32": ("4", 8, lambda a: b64(float(s32(a)))),
     "v_cvt_f64_f32": ("4", 8, lambda a: b64(f32(a))),
     "v_cvt_f32_f64": ("8", 4, lambda a: b32(f64(a))),
+    "v_cvt_f32_f16": ("2", 4, lambda a: b32(struct.unpack("<e", struct.pack("<H", a & M16))[0])),
+    "v_cvt_f16_f32": ("4", 2, lambda a: half(f32(a))),
+    "v_minmax_i32": ("444", 4, lambda a, b, c: max(min(s32(a), s32(b)), s32(c))),
+    "v_maxmin_i32": ("444", 4, lambda a, b, c: min(max(s32(a), s32(b)), s32(c))),
     "v_ldexp_f32": ("4i", 4, lambda a, b: rounded(Fraction(f32(a)) * Fraction(2) ** s32(b), False)
                     if math.isfinite(f32(a)) and f32(a) != 0 else a),
     "v_ldexp_f64": ("8i", 8, lambda a, b: rounded(Fraction(f64(a)) * Fraction(2) ** s32(b), True)
@@ -282,7 +296,7 @@ for name, function in {"and": lambda s, e: s & e, "or": lambda s, e: s | e,
 
 # Tested by whole kernels, or without an effect on results.
 ELSEWHERE = re.compile(
-    r"s_(wait|nop|delay_alu|clause|code_end|set_inst_prefetch|branch|cbranch|endpgm|barrier|getpc|"
+    r"s_(wait|nop|sendmsg|delay_alu|clause|code_end|set_inst_prefetch|branch|cbranch|endpgm|barrier|getpc|"
     r"setpc|swappc)")
 
 EDGES32 = [0, 1, 2, 31, 32, 33, 63, 64, M32, 1 << 31, (1 << 31) - 1, 0xffff, 0x8000, 0x7fff,

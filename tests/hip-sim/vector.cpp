@@ -540,6 +540,8 @@ void add_integers() {
   vector("v_max3_u32", [](u32 a, u32 b, u32 c) { return std::max({a, b, c}); });
   vector("v_min3_i32", [](i32 a, i32 b, i32 c) { return std::min({a, b, c}); });
   vector("v_max3_i32", [](i32 a, i32 b, i32 c) { return std::max({a, b, c}); });
+  vector("v_minmax_i32", [](i32 a, i32 b, i32 c) { return std::max(std::min(a, b), c); });
+  vector("v_maxmin_i32", [](i32 a, i32 b, i32 c) { return std::min(std::max(a, b), c); });
   vector("v_med3_i32",
          [](i32 a, i32 b, i32 c) { return std::max(std::min(a, b), std::min(std::max(a, b), c)); });
   vector("v_med3_u32",

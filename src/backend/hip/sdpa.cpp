@@ -3,6 +3,7 @@
 
 #include "backend/gpu/sdpa_reference.hpp"
 #include "backend/hip/lists.hpp"
+#include "backend/hip/sdpa_forward.hpp"
 
 namespace attn::hip {
 
@@ -20,6 +21,8 @@ using Reference = gpu::Reference<kReference>;
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
+    {"hip/sdpa/forward/matrix", true, true, true, forward_serves, nullptr, forward_workspace,
+     forward_launch, forward_prepare},
     {"hip/sdpa/forward/reference", true, true, true, Reference::serves, nullptr,
      Reference::workspace, Reference::launch, Reference::prepare},
 };
