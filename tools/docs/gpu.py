@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import statistics
 from typing import Any
 
 from tools.docs import bars
@@ -15,11 +16,31 @@ COLOURS = {"libattn": "#1f5fbf", "torch_flash": "#d9822b", "torch_cudnn": "#4c9a
            "torch_efficient": "#b23a48", "fa3": "#7d5ba6", "fa4": "#8c6d46"}
 
 
+def runs() -> list[tuple[str, pathlib.Path]]:
+    """(date, file) of all runs, the newest last."""
+    return sorted((json.loads(path.read_text())["date"], path)
+                  for path in bars.RESULTS.glob("gpu-*.json"))
+
+
 def latest() -> pathlib.Path | None:
     """The newest full run."""
-    runs = [(json.loads(path.read_text())["date"], path)
-            for path in bars.RESULTS.glob("gpu-*.json")]
-    return max(runs)[1] if runs else None
+    return runs()[-1][1] if runs() else None
+
+
+def with_other_peers(record: dict[str, Any]) -> list[str]:
+    """The grid of the newest run that had a peer of FlashAttention's authors, if this has none."""
+    if {"fa3", "fa4"} & set(record["peers"]):
+        return []
+    for _, path in reversed(runs()):
+        other = json.loads(path.read_text())
+        if {"fa3", "fa4"} & set(other["peers"]):
+            said = ", ".join(f"{name} {version}" for name, version in other["peers"].items())
+            aims = [row for row in of_suite(other, "fa3-grid") if "ratio" in row]
+            mean = statistics.geometric_mean([row["ratio"] for row in aims])
+            return ["", f"An earlier run, libattn at {other['commit']}, beside {said}: the best "
+                    f"peer's time is {mean:.2f}× ours in the geometric mean.", "",
+                    *grid_table(other)]
+    return []
 
 
 def of_suite(record: dict[str, Any], suite: str) -> list[dict[str, Any]]:
@@ -138,16 +159,25 @@ def accuracy_table(record: dict[str, Any]) -> list[str]:
         return f"{min(values):.1e} .. {max(values):.1e}" if values else "–"
 
     lines = ["", "| rms error against fp64 | libattn | "
-             + " | ".join(PEERS.get(name, name) for name in peers) + " |",
-             "|---|---|" + "---|" * len(peers)]
+             + " | ".join(PEERS.get(name, name) for name in peers) + " | bar |",
+             "|---|---|" + "---|" * (len(peers) + 1)]
     for (dtype, kind), rows in groups.items():
         cells = [said([row["errors"]["rms"] for row in rows])]
         cells += [said([row["peers_errors"][name]["rms"] for row in rows
                         if name in row["peers_errors"]]) for name in peers]
         lost = sum(not row.get("ok", True) for row in rows)
-        lines.append(f"| {dtype}, {kind} inputs | {' | '.join(cells)} |"
-                     + (f" {lost} of {len(rows)} **missed**" if lost else ""))
+        barred = next((row for row in rows if "most" in row), None)
+        bar = f"≤ {barred['most']:g}× {PEERS.get(barred['most_of'], '')}" if barred else ""
+        lines.append(f"| {dtype}, {kind} inputs | {' | '.join(cells)} | {bar}"
+                     + (f" {lost} of {len(rows)} **missed**" if lost else "") + " |")
     return lines
+
+
+def by_suite(missed_ids: list[str]) -> str:
+    """How many rows of which suites; the tables mark them."""
+    suites = [row_id.split("/")[0] for row_id in missed_ids]
+    said = ", ".join(f"{suites.count(name)} of {name}" for name in dict.fromkeys(suites))
+    return f"; missed: {said}" if said else ""
 
 
 def table(record: dict[str, Any]) -> str:
@@ -156,16 +186,17 @@ def table(record: dict[str, Any]) -> str:
     aims = [row for row in record["rows"] if "goal_ok" in row]
     behind = [row["id"] for row in aims if not row["goal_ok"]]
     said = ", ".join(f"{name} {version}" for name, version in record["peers"].items())
-    lines = [*grid_table(record), "", *other_table(record),
-             *accuracy_table(record), "",
+    lines = [*grid_table(record), "", "<details><summary>fp32, options, other shapes, one query "
+             "against a long cache, pages, the host's cost, and errors</summary>", "",
+             *other_table(record), *accuracy_table(record), "", "</details>", "",
              f"Measured on {record['device']}, driver {record['driver']}, {record['date'][:10]}, "
              f"libattn {record['library']} at {record['commit']}, beside {said}, in one process, in "
              f"turns, on random data; medians. {len(judged) - len(lost)} of {len(judged)} bars are "
-             f"reached" + (f"; missed: {', '.join(lost)}." if lost else ".")
-             + (f" {len(aims) - len(behind)} of {len(aims)} goals are reached"
-                + (f"; missed: {', '.join(behind)}." if behind else ".") if aims else ""), "",
+             f"reached{by_suite(lost)}."
+             + (f" {len(aims) - len(behind)} of {len(aims)} goals, which are about the best of the "
+                f"peers in this run, are reached{by_suite(behind)}." if aims else ""), "",
              "![TFLOP/s over sequence length beside PyTorch's backends]"
-             "(docs/plots/gpu-forward.svg)"]
+             "(docs/plots/gpu-forward.svg)", *with_other_peers(record)]
     return "\n".join(lines)
 
 
@@ -201,7 +232,9 @@ def draw_forward(plt: Any, data: dict[str, Any]) -> Any:
                                 [str(s) if s < 1024 else f"{s // 1024}k" for s, _ in points])
             axis.set_title(name, fontsize=9)
             axis.grid(True, alpha=0.3)
-            axis.set_ylim(bottom=0)
+    highest = max(rate for panel in data["panels"].values() for points in panel.values()
+                  for _, rate in points)
+    axes[0][0].set_ylim(0, 1.05 * highest)  # shared by all
     for axis in axes[1]:
         axis.set_xlabel("sequence length")
     for row in axes:
