@@ -1,9 +1,8 @@
 // Kernels that do what the interpreter must do right, and kernels that do what it must catch.
 using u32 = unsigned;
 
-#define KERNEL                                 \
-  extern "C" __attribute__((global)) void      \
-      __attribute__((amdgpu_flat_work_group_size(1, 256)))
+#define KERNEL \
+  extern "C" __attribute__((global)) void __attribute__((amdgpu_flat_work_group_size(1, 256)))
 #define SHARED __attribute__((shared))
 
 __attribute__((device)) inline u32 thread() {

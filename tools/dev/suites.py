@@ -160,7 +160,8 @@ def demo(build):
 def sources():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.h", "*.hpp", "*.c",
-         "*.cpp"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+         "*.cpp", "*.cuh", "*.cu", "*.hip"],
+        cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     # Frozen headers are kept to the letter.
     return [ROOT / name for name in listed
             if not name.startswith("tests/abi/frozen/") and (ROOT / name).exists()]

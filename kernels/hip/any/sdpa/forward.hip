@@ -2,14 +2,14 @@
 // sinks and the gate; dense, ragged and paged.
 //
 // A wave computes 16 queries of one head and walks their keys 16 at a time. It computes transposed:
-// S^T = K Q^T, so that a lane has scores of one query, lane % 16, whose state it keeps in registers;
-// then O^T += V^T P^T, for which the weights lie where the instruction wants them (tile.hpp). Nothing
-// goes through LDS, and no wave waits for another. Results depend on nothing but the sequence's own
-// inputs: they are deterministic and independent of the batch.
+// S^T = K Q^T, so that a lane has scores of one query, lane % 16, whose state it keeps in
+// registers; then O^T += V^T P^T, for which the weights lie where the instruction wants them
+// (tile.hpp). Nothing goes through LDS, and no wave waits for another. Results depend on nothing
+// but the sequence's own inputs: they are deterministic and independent of the batch.
 //
 // What a query does not see must not matter, NaN and infinity included. Scores of hidden keys are
-// replaced. Values of hidden keys have the weight 0, which does not silence them: of a tile with values
-// that are not finite, these are added apart.
+// replaced. Values of hidden keys have the weight 0, which does not silence them: of a tile with
+// values that are not finite, these are added apart.
 #include "kernels/hip/any/sdpa/forward_params.hpp"
 #include "kernels/hip/any/sdpa/tile.hpp"
 
@@ -44,8 +44,7 @@ __device__ inline Operand load_row(const TokenView &t, int64_t at, int d, int n,
 
 __device__ inline int wave_min(int x) {
   for (int step = 1; step < static_cast<int>(gpu::kWave); step *= 2) {
-    const int other =
-        __builtin_bit_cast(int, gpu::shuffle_xor(__builtin_bit_cast(float, x), step));
+    const int other = __builtin_bit_cast(int, gpu::shuffle_xor(__builtin_bit_cast(float, x), step));
     x = other < x ? other : x;
   }
   return x;
@@ -164,8 +163,7 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Sequence &s,
     bool finite = true;
 #pragma unroll
     for (int e = 0; e < kElements; e++) {
-      const uint32_t bits =
-          there[e] && d < p.head_dim_v ? values[value_at[e] + d * p.v.dim] : 0u;
+      const uint32_t bits = there[e] && d < p.head_dim_v ? values[value_at[e] + d * p.v.dim] : 0u;
       finite = finite && (bits & kExponent) != kExponent;
       v.word[e / 2] = e % 2 == 0 ? bits : v.word[e / 2] | bits << 16;
     }
@@ -201,8 +199,8 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Sequence &s,
   }
 }
 
-__device__ inline void finish(const SdpaForwardParams &p, const Sequence &s, int64_t head, int64_t i,
-                              Running &run, int lane) {
+__device__ inline void finish(const SdpaForwardParams &p, const Sequence &s, int64_t head,
+                              int64_t i, Running &run, int lane) {
   const ScoreInputs &in = p.in;
   const bool nan = column_max(run.nan ? 1.0f : 0.0f) != 0;
   const float sum = column_sum(run.sum), rounded_sum = column_sum(run.rounded_sum);
@@ -317,7 +315,8 @@ __device__ inline void forward(const SdpaForwardParams &p) {
   const int sink_end = -wave_min(-static_cast<int>(band.sink_end));
   const int64_t kv_head = head / p.group;
   walk(p, s, query, valid, kv_head, 0, sink_end, lane, load_query, run);
-  walk(p, s, query, valid, kv_head, begin > sink_end ? begin : sink_end, end, lane, load_query, run);
+  walk(p, s, query, valid, kv_head, begin > sink_end ? begin : sink_end, end, lane, load_query,
+       run);
   if (valid) finish(p, s, head, i, run, lane);
 }
 

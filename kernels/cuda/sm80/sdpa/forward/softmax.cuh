@@ -8,7 +8,8 @@ namespace attn::cuda {
 
 // How far the maximum may lag behind, in powers of 2, which saves rescaling (FlashAttention-4 does
 // so on Blackwell). The final division uses the same reference; but weights that are to be rounded
-// lose precision: a key with nearly all the weight should be the maximum, whose weight is exactly 1.
+// lose precision: a key with nearly all the weight should be the maximum, whose weight is
+// exactly 1.
 inline constexpr float kMostLag = kPrecise && !kGeneral ? 8 : 0;
 
 // Moves what has been gathered to the maximum that these scores lead to.
@@ -28,8 +29,8 @@ __device__ inline void Forward::rescale(Scores &s, Running &r) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float before = r.max[tile][half];
-      move = move || (high[half] > before &&
-                      !(kMostLag > 0 && (high[half] - before) * unit <= kMostLag));
+      move = move ||
+             (high[half] > before && !(kMostLag > 0 && (high[half] - before) * unit <= kMostLag));
     }
     if (!__any_sync(~0u, move)) continue;
 #pragma unroll
