@@ -35,7 +35,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from typing import Any, Collection, Optional
+from typing import Any, Callable, Collection, Optional
 
 NEEDED = (13, 0)  # the nvcc that the kernels are written for
 
@@ -400,19 +400,24 @@ def image_symbols(entry: str) -> list[str]:
     return [f"{entry}_image_begin", f"{entry}_image_end"]
 
 
-def task_embed(arguments: argparse.Namespace) -> None:
-    """One assembler file that holds all fatbins as read-only data."""
-    lines = ["// Generated. A fatbin's digest is here so that this changes with it.",
-             '.section .rodata.attn_cuda, "a", %progbits']
-    cache = json.loads(arguments.toolchain.read_text())["cache"]
-    for path in arguments.fatbins:
+def embed(images: list[pathlib.Path], section: str, output: pathlib.Path,
+          toolchain: pathlib.Path) -> None:
+    """One assembler file that holds all images as read-only data."""
+    lines = ["// Generated. An image's digest is here so that this changes with it.",
+             f'.section {section}, "a", %progbits']
+    for path in images:
         begin, end = image_symbols(path.stem)
         lines += [f"// {digest(path.read_bytes())}",
                   *(f".globl {symbol}\n.hidden {symbol}" for symbol in (begin, end)),
                   ".balign 64", f"{begin}:", f'.incbin "{path.absolute()}"', f"{end}:"]
     lines += ['.section .note.GNU-stack, "", %progbits', ""]
-    arguments.output.write_text("\n".join(lines))
-    drop_old(pathlib.Path(cache))
+    output.write_text("\n".join(lines))
+    drop_old(pathlib.Path(json.loads(toolchain.read_text())["cache"]))
+
+
+def task_embed(arguments: argparse.Namespace) -> None:
+    """One assembler file that holds all fatbins as read-only data."""
+    embed(arguments.images, ".rodata.attn_cuda", arguments.output, arguments.toolchain)
 
 
 def drop_old(cache: pathlib.Path) -> None:
@@ -425,12 +430,18 @@ def drop_old(cache: pathlib.Path) -> None:
             pass  # another build was quicker
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
+Task = Callable[[argparse.Namespace], None]
+
+
+def run_tasks(doc: Optional[str], find: Task, configure: Task, compiler: str, compile_: Task,
+              embed_: Task, *more: str, example: str) -> None:
+    """The command line of this program and of hip_kernels.py. `compiler`: the option that names it;
+    `more`: further options of configure."""
+    parser = argparse.ArgumentParser(description=doc,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(required=True, metavar="TASK")
 
-    def add(function: Any, *options: tuple[str, type]) -> argparse.ArgumentParser:
+    def add(function: Task, *options: tuple[str, type]) -> argparse.ArgumentParser:
         task = tasks.add_parser(function.__name__.removeprefix("task_"), help=function.__doc__,
                                 description=function.__doc__)
         task.set_defaults(function=function)
@@ -439,15 +450,20 @@ def main() -> None:
         return task
 
     path = pathlib.Path
-    add(task_find, ("build", path))
-    configure = add(task_configure, ("root", path), ("build", path), ("nvcc", str))
-    configure.add_argument("tables", nargs="*", help="such as kernels/cuda/sm80/sdpa/forward.toml")
-    add(task_compile, ("root", path), ("toolchain", path), ("version", str), ("table", str),
+    add(find, ("build", path))
+    add(configure, ("root", path), ("build", path), (compiler, str),
+        *((name, str) for name in more)).add_argument("tables", nargs="*",
+                                                      help=f"such as {example}")
+    add(compile_, ("root", path), ("toolchain", path), ("version", str), ("table", str),
         ("entry", str), ("output", path), ("report", path), ("depfile", path))
-    embed = add(task_embed, ("toolchain", path), ("output", path))
-    embed.add_argument("fatbins", nargs="*", type=path)
+    add(embed_, ("toolchain", path), ("output", path)).add_argument("images", nargs="*", type=path)
     arguments = parser.parse_args()
     arguments.function(arguments)
+
+
+def main() -> None:
+    run_tasks(__doc__, task_find, task_configure, "nvcc", task_compile, task_embed,
+              example="kernels/cuda/sm80/sdpa/forward.toml")
 
 
 if __name__ == "__main__":

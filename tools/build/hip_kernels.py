@@ -230,42 +230,12 @@ def task_compile(arguments: argparse.Namespace) -> None:
 
 def task_embed(arguments: argparse.Namespace) -> None:
     """One assembler file that holds all images as read-only data."""
-    lines = ["// Generated. An image's digest is here so that this changes with it.",
-             '.section .rodata.attn_hip, "a", %progbits']
-    for path in arguments.images:
-        begin, end = common.image_symbols(path.stem)
-        lines += [f"// {common.digest(path.read_bytes())}",
-                  *(f".globl {symbol}\n.hidden {symbol}" for symbol in (begin, end)),
-                  ".balign 64", f"{begin}:", f'.incbin "{path.absolute()}"', f"{end}:"]
-    lines += ['.section .note.GNU-stack, "", %progbits', ""]
-    arguments.output.write_text("\n".join(lines))
-    common.drop_old(pathlib.Path(json.loads(arguments.toolchain.read_text())["cache"]))
+    common.embed(arguments.images, ".rodata.attn_hip", arguments.output, arguments.toolchain)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    tasks = parser.add_subparsers(required=True, metavar="TASK")
-
-    def add(function: Any, *options: tuple[str, type]) -> argparse.ArgumentParser:
-        task = tasks.add_parser(function.__name__.removeprefix("task_"), help=function.__doc__,
-                                description=function.__doc__)
-        task.set_defaults(function=function)
-        for name, kind in options:
-            task.add_argument(f"--{name}", type=kind, required=True)
-        return task
-
-    path = pathlib.Path
-    add(task_find, ("build", path))
-    configure = add(task_configure, ("root", path), ("build", path), ("clang", str),
-                    ("architectures", str))
-    configure.add_argument("tables", nargs="*", help="such as kernels/hip/any/merge/merge.toml")
-    add(task_compile, ("root", path), ("toolchain", path), ("version", str), ("table", str),
-        ("entry", str), ("output", path), ("report", path), ("depfile", path))
-    embed = add(task_embed, ("toolchain", path), ("output", path))
-    embed.add_argument("images", nargs="*", type=path)
-    arguments = parser.parse_args()
-    arguments.function(arguments)
+    common.run_tasks(__doc__, task_find, task_configure, "clang", task_compile, task_embed,
+                     "architectures", example="kernels/hip/any/merge/merge.toml")
 
 
 if __name__ == "__main__":

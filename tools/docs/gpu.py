@@ -24,7 +24,8 @@ def runs() -> list[tuple[str, pathlib.Path]]:
 
 def latest() -> pathlib.Path | None:
     """The newest full run."""
-    return runs()[-1][1] if runs() else None
+    found = runs()
+    return found[-1][1] if found else None
 
 
 def with_other_peers(record: dict[str, Any]) -> list[str]:

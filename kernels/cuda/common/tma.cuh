@@ -85,13 +85,6 @@ __device__ inline void async_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-__device__ inline uint4 load_shared_128(uint32_t address) {
-  uint4 value;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "r"(address));
-  return value;
-}
 __device__ inline void store_shared_128(uint32_t address, uint4 value) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
                "r"(value.y), "r"(value.z), "r"(value.w)
@@ -111,14 +104,6 @@ __device__ inline float reciprocal_fast(float x) {
   float y;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
-}
-// Four 8x8 matrices of 16-bit elements; lanes 8n..8n+7 give the addresses of the rows of matrix n.
-__device__ inline void store_matrix_x4(uint32_t row_address, uint32_t a, uint32_t b, uint32_t c,
-                                       uint32_t d) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address), "r"(a),
-      "r"(b), "r"(c), "r"(d)
-      : "memory");
 }
 
 }  // namespace attn::cuda

@@ -202,14 +202,6 @@ int64_t most_queries(const Problem &p) {
   return p.ragged_q() ? p.d.max_total_q : p.d.max_batch * p.d.max_seqlen_q;
 }
 
-// Whether rows of `columns` elements can be copied in pieces of 16 bytes.
-bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
-  const int64_t chunk = 16 / bytes;
-  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 &&
-         columns % chunk == 0 && view.outer % chunk == 0 && view.inner % chunk == 0 &&
-         view.head % chunk == 0;
-}
-
 // Whether `elements` neighbours, `bytes` in all, can be read at once from any multiple of that on.
 bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
   return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(bytes) == 0 &&
@@ -289,19 +281,6 @@ void describe_score_terms(const Problem &p, const Call &call, ForwardParams &f) 
   f.dropout_p = p.d.dropout_p;
 }
 
-// Positions are below 2^30, so rules that reach further may as well stop there.
-PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
-  constexpr int64_t kFar = 1 << 30;
-  const PositionRules rules = position_rules(d, 0, 0);
-  return {.seqlen_k = 0,
-          .offset = 0,
-          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
-          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
-          .chunk_size = static_cast<int32_t>(std::min(rules.chunk_size, kFar)),
-          .sink_tokens = static_cast<int32_t>(std::min(rules.sink_tokens, kFar)),
-          .causal = rules.causal};
-}
-
 ForwardParams make_params(const Problem &p, const Call &call) {
   const attn_sdpa_args &a = call.args;
   ForwardParams f = {};
@@ -348,6 +327,25 @@ ForwardParams make_params(const Problem &p, const Call &call) {
 }
 
 }  // namespace
+
+bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
+  const int64_t chunk = 16 / bytes;
+  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 &&
+         columns % chunk == 0 && view.outer % chunk == 0 && view.inner % chunk == 0 &&
+         view.head % chunk == 0;
+}
+
+PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
+  constexpr int64_t kFar = 1 << 30;
+  const PositionRules rules = position_rules(d, 0, 0);
+  return {.seqlen_k = 0,
+          .offset = 0,
+          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
+          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
+          .chunk_size = static_cast<int32_t>(std::min(rules.chunk_size, kFar)),
+          .sink_tokens = static_cast<int32_t>(std::min(rules.sink_tokens, kFar)),
+          .causal = rules.causal};
+}
 
 Verdict forward_serves(const Problem &p, const Device &device) {
   const int32_t dtype = p.d.q_dtype;

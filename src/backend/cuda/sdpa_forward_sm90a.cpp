@@ -94,33 +94,14 @@ bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t batch
                                 map);
 }
 
-// Whether rows can be stored 16 bytes at a time.
-bool stores_whole(const attn_tensor &tensor) {
-  const TokenView view = token_view(tensor);
-  return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 && view.outer % 8 == 0 &&
-         view.inner % 8 == 0 && view.head % 8 == 0;
-}
-
-// Positions are below 2^30, so rules that reach further may as well stop there.
-PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
-  constexpr int64_t kFar = 1 << 30;
-  const PositionRules rules = position_rules(d, 0, 0);
-  return {.seqlen_k = 0,
-          .offset = 0,
-          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
-          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
-          .chunk_size = 0,
-          .sink_tokens = 0,
-          .causal = rules.causal};
-}
-
 // False: strides or addresses that the copy engine does not take.
 bool make_params(const Problem &p, const Call &call, const CudaDevice &device, const Variant &v,
                  ForwardParams &f) {
   const attn_sdpa_args &a = call.args;
   if (!make_map(device, a.q, call.batch, 64, f.q) ||
       !make_map(device, a.k, call.batch, v.config.block_n, f.k) ||
-      !make_map(device, a.v, call.batch, v.config.block_n, f.v) || !stores_whole(a.out)) {
+      !make_map(device, a.v, call.batch, v.config.block_n, f.v) ||
+      !copies_whole(token_view(a.out), p.d.head_dim_v, 2)) {
     return false;
   }
   f.sequences = make_sequence_table(p.d, a, call.seqlen_q, call.seqlen_k);
@@ -195,8 +176,7 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
       p.d.chunk_size != 0) {
     return Verdict::refuses(
         "these kernels have no other activation than softmax, no softcap, no scale of 0 or below, "
-        "no "
-        "sink tokens and no chunks");
+        "no sink tokens and no chunks");
   }
   if (p.paged()) return Verdict::refuses("these kernels read no pages");
   if (p.d.split_policy == ATTN_SPLIT_FIXED && p.d.split_size < p.d.max_seqlen_k) {
