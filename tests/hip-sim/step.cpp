@@ -18,8 +18,9 @@ json step(const json &in) {
   kernel.lanes = device.lanes();
   kernel.scratch_bytes = 64;
   const std::vector<uint8_t> none;
+  const auto bytes = static_cast<uint32_t>(std::max<size_t>(256, in.at("memory").size()));
   sim::Block block(device, kernel, {1, 1, 1}, {0, 0, 0},
-                   {static_cast<uint32_t>(kernel.lanes), 1, 1}, 256, none);
+                   {static_cast<uint32_t>(kernel.lanes), 1, 1}, bytes, none);
   sim::Wave &w = block.wave(0);
   sim::Instruction i;
   if (!sim::parse_line("\t" + in.at("text").get<std::string>() + " // 000000000000: 00000000", i)) {
@@ -28,11 +29,11 @@ json step(const json &in) {
   if (const std::string missing = sim::bind(i); !missing.empty()) {
     return {{"error", "no semantics: " + missing}};
   }
-  // Memory that both sides know: 64 bytes of the device's and of LDS.
-  std::vector<uint8_t> memory(256, 0);
+  // Memory that both sides know: the first bytes of the device's and of LDS.
+  std::vector<uint8_t> memory(bytes, 0);
   device.allow(memory.data(), memory.size());
   for (size_t n = 0; n < in.at("memory").size(); n++) memory[n] = in["memory"][n];
-  std::memcpy(block.lds(w, 0, 256, sim::Block::Access::write), memory.data(), 256);
+  std::memcpy(block.lds(w, 0, bytes, sim::Block::Access::write), memory.data(), bytes);
   for (int l = 0; l < w.lanes; l++) {
     std::memcpy(&w.scratch[static_cast<size_t>(l) * 64], memory.data(), 64);
   }
@@ -71,8 +72,8 @@ json step(const json &in) {
   }
   out["memory"] = memory;
   json lds = json::array();
-  const uint8_t *shared = block.lds(w, 0, 256, sim::Block::Access::read);
-  for (int n = 0; n < 256; n++) lds.push_back(shared[n]);
+  const uint8_t *shared = block.lds(w, 0, bytes, sim::Block::Access::read);
+  for (uint32_t n = 0; n < bytes; n++) lds.push_back(shared[n]);
   out["lds"] = lds;
   out["scratch"] = std::vector<uint8_t>(w.scratch.begin(), w.scratch.begin() + 64);
   return out;

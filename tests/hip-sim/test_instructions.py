@@ -29,6 +29,7 @@ M16, M32, M64 = (1 << 16) - 1, (1 << 32) - 1, (1 << 64) - 1
 def s16(x): return (x & M16) - (1 << 16 if x >> 15 & 1 else 0)
 def s32(x): return (x & M32) - (1 << 32 if x >> 31 & 1 else 0)
 def s64(x): return (x & M64) - (1 << 64 if x >> 63 & 1 else 0)
+def s24(x): return (x & 0xffffff ^ 0x800000) - 0x800000
 def f32(x): return struct.unpack("<f", struct.pack("<I", x & M32))[0]
 def f64(x): return struct.unpack("<d", struct.pack("<Q", x & M64))[0]
 def b64(x): return struct.unpack("<Q", struct.pack("<d", x))[0]
@@ -138,6 +139,7 @@ V = {
     "v_sub_u32 v_sub_nc_u32": ("44", 4, lambda a, b: a - b),
     "v_subrev_u32 v_subrev_nc_u32": ("44", 4, lambda a, b: b - a),
     "v_add3_u32": ("444", 4, lambda a, b, c: a + b + c),
+    "v_xad_u32": ("444", 4, lambda a, b, c: (a ^ b) + c),
     "v_add_lshl_u32": ("444", 4, lambda a, b, c: (a + b & M32) << c % 32),
     "v_lshl_add_u32": ("444", 4, lambda a, b, c: (a << b % 32) + c),
     "v_lshl_or_b32": ("444", 4, lambda a, b, c: a << b % 32 | c),
@@ -161,6 +163,9 @@ V = {
     "v_lshrrev_b16": ("22", 2, lambda a, b: (b & M16) >> a % 16),
     "v_mul_lo_u32": ("44", 4, lambda a, b: a * b),
     "v_mul_hi_u32": ("44", 4, lambda a, b: a * b >> 32),
+    "v_mul_u32_u24": ("44", 4, lambda a, b: (a % 2 ** 24) * (b % 2 ** 24)),
+    "v_mad_u32_u24": ("444", 4, lambda a, b, c: (a % 2 ** 24) * (b % 2 ** 24) + c),
+    "v_mad_i32_i24": ("444", 4, lambda a, b, c: s24(a) * s24(b) + c),
     "v_min_u32": ("44", 4, min),
     "v_min_i32": ("44", 4, lambda a, b: min(s32(a), s32(b))),
     "v_max_i32": ("44", 4, lambda a, b: max(s32(a), s32(b))),
@@ -206,6 +211,9 @@ V = {
     "v_cvt_f64_f32": ("4", 8, lambda a: b64(f32(a))),
     "v_cvt_f32_f64": ("8", 4, lambda a: b32(f64(a))),
     "v_cvt_f32_f16": ("2", 4, lambda a: b32(struct.unpack("<e", struct.pack("<H", a & M16))[0])),
+    "v_pack_b32_f16": ("22", 4, lambda a, b: a & M16 | (b & M16) << 16),
+    "v_cvt_pk_f16_f32": ("44", 4, lambda a, b: None if nan(a) or nan(b) else
+                         half(f32(a)) | half(f32(b)) << 16),
     "v_cvt_f16_f32": ("4", 2, lambda a: half(f32(a))),
     "v_minmax_i32": ("444", 4, lambda a, b, c: max(min(s32(a), s32(b)), s32(c))),
     "v_maxmin_i32": ("444", 4, lambda a, b, c: min(max(s32(a), s32(b)), s32(c))),
@@ -288,6 +296,7 @@ for name, function in COMPARE.items():
         width, read = TYPES[kind]
         S[f"s_cmp_{name}_{kind}"] = (f"{width}{width}", 0, lambda a, b: 0,
                                      lambda r, a, b, f=function, t=read: f(t(a), t(b)))
+S["s_bitcmp0_b32"] = ("44", 0, lambda a, b: 0, lambda r, a, b: not a >> b % 32 & 1)
 S["s_bitcmp1_b32"] = ("44", 0, lambda a, b: 0, lambda r, a, b: a >> b % 32 & 1)
 for name, function in {"and": lambda s, e: s & e, "or": lambda s, e: s | e,
                        "andn2": lambda s, e: s & ~e, "and_not1": lambda s, e: s & ~e}.items():
@@ -475,7 +484,7 @@ class Tests:
         lanes = 64 if arch.startswith("gfx9") else 32
         to = "s[10:11]" if lanes == 64 else "s10"
         for name, read in (("v_mad_u64_u32", lambda x: x), ("v_mad_co_u64_u32", lambda x: x),
-                           ("v_mad_i64_i32", s32)):
+                           ("v_mad_i64_i32", s32), ("v_mad_co_i64_i32", s32)):
             self.stated.add(name)
             a, b = ([self.value(4) for _ in range(lanes)] for _ in "ab")
             c = [self.value(8) for _ in range(lanes)]
@@ -570,6 +579,14 @@ class Tests:
         for n in range(lanes):
             want = 7 if not exec_mask >> n & 1 else b[where[n]] if exec_mask >> where[n] & 1 else 0
             self.expect(f"{arch} ds_bpermute_b32", out["v"]["6"][n], want)
+        if gfx9:  # the accumulation registers, which the interpreter numbers from 256 on
+            self.stated |= {"v_accvgpr_read_b32", "v_accvgpr_write_b32"}
+            for text, source, to in (("v_accvgpr_read_b32 v6, a5", 261, 6),
+                                     ("v_accvgpr_write_b32 a5, v6", 6, 261)):
+                out = self.step(arch, text, {str(source): a, str(to): 7},
+                                {"126": exec_mask & M32, "127": exec_mask >> 32}, show=(to,))
+                self.expect(f"{arch} {text}", out["v"][str(to)],
+                            [a[n] if exec_mask >> n & 1 else 7 for n in range(lanes)])
         n = r.randrange(lanes)
         self.expect(f"{arch} v_readlane_b32", self.step(
             arch, f"v_readlane_b32 s8, v0, {n}", {"0": a}, every)["s"][8], a[n])
@@ -707,6 +724,46 @@ class Tests:
                 self.expect(f"{arch} {control}", out["v"]["6"], [
                     5 if source(n) is None else a[source(n)] for n in range(lanes)])
 
+    def two_addresses(self, arch):
+        """Instructions that read or write LDS at two places, each by an offset in elements."""
+        gfx9 = arch.startswith("gfx9")
+        lanes = 64 if gfx9 else 32
+        memory = [self.random.randrange(256) for _ in range(1024)]
+        on = {"126": 7, "127": 0}  # three lanes, so that stores do not meet
+        for size in (4, 8):
+            for stride in (1, 64):
+                if stride * size > 256:
+                    continue
+                some = "st64" if stride == 64 else ""
+                more = "_stride64" if stride == 64 else ""
+                first, second = (0, 2) if stride == 64 else (9, 3)
+                places = [first * stride * size, second * stride * size]
+                at = [16 * (n % 3) for n in range(lanes)]
+                name = f"ds_read2{some}_b{8 * size}" if gfx9 else f"ds_load_2addr{more}_b{8 * size}"
+                self.stated.add(name)
+                to = f"v[10:{9 + 2 * size // 4}]"
+                where = f"offset0:{first} offset1:{second}"
+                out = self.step(arch, f"{name} {to}, v0 {where}", {"0": at}, on,
+                                show=range(10, 14), memory=memory)
+                words = size // 4
+                for n in range(3):
+                    for k in range(2 * words):
+                        begin = at[n] + places[k // words] + 4 * (k % words)
+                        self.expect(f"{arch} {name}", out["v"][str(10 + k)][n],
+                                    int.from_bytes(bytes(memory[begin:begin + 4]), "little"))
+                name = f"ds_write2{some}_b{8 * size}" if gfx9 else f"ds_store_2addr{more}_b{8 * size}"
+                self.stated.add(name)
+                data = {str(n): [self.value(4) for _ in range(lanes)] for n in range(10, 14)}
+                sources = "v10, v11" if words == 1 else "v[10:11], v[12:13]"
+                out = self.step(arch, f"{name} v0, {sources} {where}", {**data, "0": at}, on,
+                                memory=memory)
+                want = list(memory)
+                for n in range(3):
+                    for k in range(2 * words):
+                        begin = at[n] + places[k // words] + 4 * (k % words)
+                        want[begin:begin + 4] = list(data[str(10 + k)][n].to_bytes(4, "little"))
+                self.expect(f"{arch} {name}", out["lds"], want)
+
     def memory(self, arch):
         gfx9 = arch.startswith("gfx9")
         lanes = 64 if gfx9 else 32
@@ -736,7 +793,7 @@ class Tests:
             for space in ("flat", "global", "scratch", "buffer", "ds"):
                 name = f"{space}_load_{suffix}"
                 if space == "ds":
-                    if not re.match(r"b\d", suffix):
+                    if not re.match(r"b\d", suffix) and suffix != "u16":
                         continue
                     name = ("ds_read_" if gfx9 else "ds_load_") + suffix
                 self.stated.add(name)
@@ -830,6 +887,7 @@ class Tests:
                                 base_s=4)
                 self.expect(f"{arch} s_load_{suffix}", out["s"][20:20 + n],
                             [word(at + 4 * k) for k in range(n)])
+        self.two_addresses(arch)
         # What must be refused.
         for text, more in (("global_load_dword v10, v[0:1], off", {"base_v": 0,
                             "offsets": [256] * lanes}),

@@ -709,6 +709,9 @@ void add_reals() {
   vector("v_cvt_f32_ubyte2", [](u32 a) { return static_cast<float>(a >> 16 & 0xff); });
   vector("v_cvt_f32_ubyte3", [](u32 a) { return static_cast<float>(a >> 24); });
   vector("v_pack_b32_f16", [](u16 a, u16 b) { return a | static_cast<u32>(b) << 16; });
+  vector("v_cvt_pk_f16_f32", [](float a, float b) {
+    return std::bit_cast<u16>(to_half(a)) | static_cast<u32>(std::bit_cast<u16>(to_half(b))) << 16;
+  });
   vector("v_cvt_pk_bf16_f32",
          [](float a, float b) { return to_bfloat(a) | static_cast<u32>(to_bfloat(b)) << 16; });
   vector("v_div_fixup_f32", [](float a, float b, float c) { return div_fixup(a, b, c); });

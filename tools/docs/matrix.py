@@ -15,8 +15,8 @@ from tools.capi import AttnError, Library
 # makes sense, if not all.
 ROWS: list[tuple[str, list[tuple[str, dict[str, Any]]]]] = [
     ("Data types", [
-        ("fp32", {}),
-        ("fp32, TF32 allowed", {"flags": "ALLOW_TF32"}),
+        ("fp32", {"q_dtype": "FP32"}),
+        ("fp32, TF32 allowed", {"q_dtype": "FP32", "flags": "ALLOW_TF32"}),
         ("fp16", {"q_dtype": "FP16"}),
         ("bf16", {"q_dtype": "BF16"}),
         ("bf16 in, fp32 out", {"q_dtype": "BF16", "out_dtype": "FP32"}),
@@ -84,17 +84,19 @@ PREFIXES = {"q_dtype": "DTYPE", "k_dtype": "DTYPE", "v_dtype": "DTYPE", "out_dty
             "q_layout": "LAYOUT", "kv_layout": "LAYOUT", "alignment": "ALIGN",
             "activation": "ACTIVATION", "split_policy": "SPLIT", "determinism": "DETERMINISM"}
 
-# Column: name, backend, pass, queries a sequence. A column in which nothing is served is left out,
-# and said.
-COLUMNS = [("CPU forward", "CPU", "forward", 512), ("1 query", "CPU", "forward", 1),
-           ("backward", "CPU", "backward", 512),
-           ("CUDA forward", "CUDA", "forward", 512), ("1 query", "CUDA", "forward", 1),
-           ("CUDA backward", "CUDA", "backward", 512),
-           ("HIP forward", "HIP", "forward", 512), ("HIP backward", "HIP", "backward", 512)]
+# Column: name, backend, pass, queries a sequence, type of rows that name none. A column in which
+# nothing is served is left out, and said.
+COLUMNS = [("CPU forward", "CPU", "forward", 512, "FP32"), ("1 query", "CPU", "forward", 1, "FP32"),
+           ("backward", "CPU", "backward", 512, "FP32"),
+           ("CUDA forward", "CUDA", "forward", 512, "FP32"),
+           ("1 query", "CUDA", "forward", 1, "FP32"),
+           ("CUDA backward", "CUDA", "backward", 512, "FP32"),
+           ("HIP forward", "HIP", "forward", 512, "BF16"), ("1 query", "HIP", "forward", 1, "BF16"),
+           ("HIP backward", "HIP", "backward", 512, "BF16")]
 
 
-def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int) -> Any:
-    desc = c.attn_sdpa_desc(q_dtype=c.ATTN_DTYPE_FP32, num_q_heads=8, head_dim_qk=64, max_batch=4,
+def descriptor(c: Any, fields: dict[str, Any], way: str, seqlen_q: int, dtype: str) -> Any:
+    desc = c.attn_sdpa_desc(q_dtype=getattr(c, f"ATTN_DTYPE_{dtype}"), num_q_heads=8, head_dim_qk=64, max_batch=4,
                             max_seqlen_q=seqlen_q, max_seqlen_k=8192, softmax_scale=0.125)
     setattr(desc, "pass", getattr(c, f"ATTN_SDPA_{way.upper()}"))
     for name, value in fields.items():
@@ -153,8 +155,8 @@ def markdown(library: Library) -> str:
         for label, fields in rows:
             table.append((label, [
                 None if fields.get("passes", way) != way else
-                answer(library, made[backend], descriptor(library.c, fields, way, seqlen_q))
-                for _, backend, way, seqlen_q in columns]))
+                answer(library, made[backend], descriptor(library.c, fields, way, seqlen_q, dtype))
+                for _, backend, way, seqlen_q, dtype in columns]))
     for context in made.values():
         library.c.attn_context_destroy(context)
 

@@ -7,6 +7,7 @@
 #include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
+#include "backend/gpu/split.hpp"
 #include "core/ceil_div.hpp"
 #include "core/dtype.hpp"
 #include "core/saturating.hpp"
@@ -25,7 +26,6 @@ using sdpa::Call;
 using sdpa::Problem;
 
 constexpr size_t kMostBlockBits = size_t{1} << 30;
-constexpr int64_t kMostPartialBytes = int64_t{1} << 48;  // more than any address space has
 
 enum class Element { fp16, bf16, fp32, tf32 };
 // Kinds of the kernel: see kernels/cuda/sm80/sdpa/forward/variant.cuh.
@@ -100,12 +100,6 @@ Kind kind_of(const Problem &p) {
   return kind;
 }
 
-// The keys' pieces, if their number does not follow from the descriptor alone.
-bool may_split(const Problem &p) {
-  return p.d.split_policy == ATTN_SPLIT_AUTO &&
-         p.d.determinism != ATTN_DETERMINISM_BATCH_INVARIANT && p.softmax();
-}
-
 // How a problem is cut up: decided by its limits.
 struct Geometry {
   const Variant *variant = nullptr;
@@ -156,22 +150,12 @@ Geometry geometry_of(const Problem &p, const CudaDevice &device, Kind kind) {
   const ForwardConfig &config = g.variant->config;
   g.pack = pack_of(p);
   g.heads = p.d.num_q_heads / g.pack;
-  if (p.d.split_policy == ATTN_SPLIT_FIXED && p.softmax()) {
-    g.num_splits =
-        static_cast<int32_t>(std::max<int64_t>(1, ceil_div(p.d.max_seqlen_k, p.d.split_size)));
-  } else if (may_split(p)) {
-    // As many pieces as fill the chip, of at least four tiles each.
-    constexpr int64_t kTilesAPiece = 4, kMostPieces = 128;
-    const int64_t blocks = saturating_product(
-        {p.d.max_batch, g.heads,
-         std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m))});
-    const int64_t places = static_cast<int64_t>(device.num_sms()) * g.variant->blocks_per_sm;
-    const int64_t pieces = ceil_div(p.d.max_seqlen_k, kTilesAPiece * config.block_n);
-    if (blocks < ceil_div(places * 2, 3)) {
-      g.num_splits = static_cast<int32_t>(std::clamp<int64_t>(
-          std::min(places / std::max<int64_t>(blocks, 1), pieces), 1, kMostPieces));
-    }
-  }
+  g.num_splits = gpu::pieces_of_keys(
+      p, {.blocks = saturating_product(
+              {p.d.max_batch, g.heads,
+               std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, config.block_m))}),
+          .places = static_cast<int64_t>(device.num_sms()) * g.variant->blocks_per_sm,
+          .tile = config.block_n});
   if (g.num_splits > 1) g.variant = find_variant(p, device, kind, true);
   return g;
 }
@@ -182,18 +166,13 @@ Geometry planned_geometry(const Problem &p, const CudaDevice &device) {
 }
 
 struct Workspace {
-  float *partial_out = nullptr, *partial_lse = nullptr, *partial_max = nullptr;
+  gpu::Partial partial;
   void *block_bits = nullptr;
 };
 
 Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &carver) {
   Workspace w;
-  if (g.num_splits > 1) {
-    const int64_t rows = g.num_splits * total_q * p.d.num_q_heads;
-    w.partial_out = carver.take<float>(rows * p.d.head_dim_v);
-    w.partial_lse = carver.take<float>(rows);
-    if (p.has(ATTN_SDPA_RETURN_ROW_MAX)) w.partial_max = carver.take<float>(rows);
-  }
+  w.partial = gpu::carve_partial(p, g.num_splits, total_q, carver);
   w.block_bits = carver.take<char>(static_cast<int64_t>(block_map_bytes(p)));
   return w;
 }
@@ -373,8 +352,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
       most_queries(p) >= kMost) {
     return Verdict::refuses("sequences are longer than 2^30 rows");
   }
-  if (saturating_product({g.num_splits, most_queries(p), p.d.num_q_heads, p.d.head_dim_v,
-                          int64_t{sizeof(float)}}) > kMostPartialBytes) {
+  if (gpu::partial_bytes(p, g.num_splits, most_queries(p)) > gpu::kMostPartialBytes) {
     return Verdict::refuses("partial results of that many pieces take more than 2^48 bytes");
   }
   return Verdict::serves();
@@ -422,9 +400,9 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
 
   Carver carver(resources.workspace);
   const Workspace w = carve(p, g, call.total_q, carver);
-  f.partial_out = w.partial_out;
-  f.partial_lse = w.partial_lse;
-  f.partial_max = w.partial_max;
+  f.partial_out = w.partial.out;
+  f.partial_lse = w.partial.lse;
+  f.partial_max = w.partial.max;
   f.num_splits = g.num_splits;
   f.heads = Divider(g.heads);
   f.pack = Divider(g.pack);
@@ -473,24 +451,8 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
   }
   status = cuda.launch(g.variant->kernel, shape, &f, resources.stream, error);
   if (status != ATTN_OK || g.num_splits == 1) return status;
-  const PartialResults partial = {.out = w.partial_out,
-                                  .lse = w.partial_lse,
-                                  .max = w.partial_max,
-                                  .base2 = false,
-                                  .parts = g.num_splits,
-                                  .places = call.total_q,
-                                  .heads = p.d.num_q_heads,
-                                  .head_dim = p.d.head_dim_v};
-  const MergedResults merged = {.out = f.out,
-                                .gate = f.gate,
-                                .lse = f.lse,
-                                .row_max = f.row_max,
-                                .base2 = p.d.lse_base == ATTN_LSE_BASE_2,
-                                .inner = p.ragged_q() ? call.total_q : call.seqlen_q,
-                                .sink = f.sink,
-                                .sink_head = f.sink_head,
-                                .lse_includes_sink = p.has(ATTN_SDPA_LSE_INCLUDES_SINK)};
-  return combine(cuda, partial, merged, resources.stream, error);
+  return gpu::combine_partial(p, call, cuda, merge_kernel, w.partial, g.num_splits,
+                              resources.stream, error);
 }
 
 }  // namespace attn::cuda

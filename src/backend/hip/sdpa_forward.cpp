@@ -6,8 +6,11 @@
 #include <string_view>
 
 #include "backend/gpu/device.hpp"
+#include "backend/gpu/split.hpp"
+#include "backend/hip/merge.hpp"
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
+#include "core/workspace.hpp"
 #include "kernels/hip/any/sdpa/forward_params.hpp"
 
 namespace attn::hip {
@@ -33,7 +36,9 @@ constexpr Variant kVariants[] = {
 #include "kernels/hip/any/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
-constexpr int32_t kQueries = 16;  // of a block, which is one wave
+constexpr int32_t kRows = 16;     // of a tile, which is what a block has
+constexpr int32_t kKeys = 16;     // of a tile
+constexpr int32_t kWaveDim = 64;  // of a head, that one wave of a block takes
 static_assert(sizeof(SdpaForwardParams) <= 4096);
 
 // The smallest that holds the head dims; null if none does.
@@ -48,12 +53,39 @@ const Variant *find(const Problem &problem) {
 }
 
 // Waves of 64 and of 32 lanes are the kernel's own choice, by architecture.
-uint32_t wave_of(const Device &device) {
-  return std::string_view(device.info().architecture).starts_with("gfx9") ? 64 : 32;
+uint32_t threads_of(const Variant &v, const Device &device) {
+  const bool wide = std::string_view(device.info().architecture).starts_with("gfx9");
+  return static_cast<uint32_t>(v.head_dim / kWaveDim) * (wide ? 64 : 32);
 }
 
-int64_t blocks_of(int64_t batch, int64_t tiles, int64_t heads) {
-  return saturating_product({batch, tiles, heads});
+// How a problem is cut up: decided by its limits.
+struct Geometry {
+  int32_t pack;    // query heads of a tile's rows
+  int32_t splits;  // pieces of the keys
+};
+
+Geometry geometry_of(const Problem &p, const Device &device) {
+  const Variant &v = *find(p);
+  Geometry g;
+  // Worth it if one head's queries do not fill a tile or two.
+  g.pack = p.d.max_seqlen_q <= 2 * kRows ? p.group : 1;
+  // Each of a unit's four SIMDs has registers for two waves at least.
+  const int64_t at_once = std::max<int64_t>(1, int64_t{8} * kWaveDim / v.head_dim);
+  g.splits = gpu::pieces_of_keys(
+      p, {.blocks = saturating_product(
+              {p.d.max_batch, p.d.num_q_heads / g.pack,
+               std::max<int64_t>(1, ceil_div(p.d.max_seqlen_q * g.pack, kRows))}),
+          .places = device.info().num_units * at_once,
+          .tile = kKeys});
+  return g;
+}
+
+int64_t most_queries(const Problem &p) {
+  return p.ragged_q() ? p.d.max_total_q : saturating_product({p.d.max_batch, p.d.max_seqlen_q});
+}
+
+int64_t blocks_of(const Problem &p, const Geometry &g, int64_t batch, int64_t tiles) {
+  return saturating_product({batch, tiles, p.d.num_q_heads / g.pack, g.splits});
 }
 
 // Whether each row of 16-bit elements begins at a multiple of 16 bytes.
@@ -65,35 +97,52 @@ bool vectors(const TokenView &t) {
 
 }  // namespace
 
-Verdict forward_serves(const Problem &p, const Device &) {
+Verdict forward_serves(const Problem &p, const Device &device) {
   const attn_sdpa_desc &d = p.d;
-  if (find(p) == nullptr) return Verdict::refuses("it takes fp16 or bf16, head dims up to 64");
-  if (d.k_dtype != d.q_dtype || d.v_dtype != d.q_dtype || d.out_dtype != d.q_dtype) {
-    return Verdict::refuses("it takes q, k, v and out of one dtype");
+  if (find(p) == nullptr) return Verdict::refuses("it takes fp16 or bf16, head dims up to 256");
+  if (d.k_dtype != d.q_dtype || d.v_dtype != d.q_dtype) {
+    return Verdict::refuses("it takes q, k and v of one dtype");
+  }
+  if (d.out_quant.granularity != ATTN_QUANT_NONE ||
+      (d.out_dtype != ATTN_DTYPE_FP32 && d.out_dtype != fp16 && d.out_dtype != bf16)) {
+    return Verdict::refuses("out is quantised");
   }
   if (!p.softmax()) return Verdict::refuses("it takes softmax only");
-  if (p.has(ATTN_SDPA_DROPOUT) || p.has(ATTN_SDPA_BLOCK_SPARSE)) {
-    return Verdict::refuses("it has no dropout and no block lists");
+  if (p.has(ATTN_SDPA_BLOCK_SPARSE)) return Verdict::refuses("it has no block lists");
+  constexpr int64_t kMost = 1 << 30;  // rows and keys are counted in 32 bits
+  if (saturating_product({d.max_seqlen_q, p.group}) >= kMost || d.max_seqlen_k >= kMost) {
+    return Verdict::refuses("sequences are longer than 2^30 rows");
   }
-  if (blocks_of(int64_t{d.max_batch} + 1, ceil_div(d.max_seqlen_q, kQueries), d.num_q_heads) >
-      INT32_MAX) {
-    return Verdict::refuses("there are more tiles of queries than a grid has blocks");
+  const Geometry g = geometry_of(p, device);
+  const int64_t tiles = std::max<int64_t>(1, ceil_div(d.max_seqlen_q * g.pack, kRows));
+  if (blocks_of(p, g, int64_t{d.max_batch} + 1, tiles) > INT32_MAX) {
+    return Verdict::refuses("there are more tiles and pieces than a grid has blocks");
+  }
+  if (gpu::partial_bytes(p, g.splits, most_queries(p)) > gpu::kMostPartialBytes) {
+    return Verdict::refuses("partial results of that many pieces take more than 2^48 bytes");
   }
   return Verdict::serves();
 }
 
-size_t forward_workspace(const Problem &, const Device &) {
-  return 0;
+size_t forward_workspace(const Problem &p, const Device &device) {
+  Carver carver;
+  gpu::carve_partial(p, geometry_of(p, device).splits, most_queries(p), carver);
+  return carver.bytes();
 }
 
-int32_t forward_prepare(const Problem &problem, const Device &device, const ErrorSink &error) {
-  return gpu::gpu_of(device).load(find(problem)->kernel, 0, error);
+int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
+  const int32_t status = gpu::gpu_of(device).load(find(p)->kernel, 0, error);
+  if (status != ATTN_OK || geometry_of(p, device).splits == 1) return status;
+  return gpu::load_combine(gpu::gpu_of(device), merge_kernel, error);
 }
 
 int32_t forward_launch(const Problem &problem, const Call &call, const Device &device,
                        const Resources &resources, const ErrorSink &error) {
   const attn_sdpa_desc &d = problem.d;
   const attn_sdpa_args &a = call.args;
+  const Geometry g = geometry_of(problem, device);
+  Carver carver(resources.workspace);
+  const gpu::Partial partial = gpu::carve_partial(problem, g.splits, call.total_q, carver);
   SdpaForwardParams p = {};
   p.in = make_score_inputs(d, a, call.seqlen_q, call.seqlen_k);
   p.q = token_view(a.q);
@@ -104,20 +153,34 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   if (problem.has(ATTN_SDPA_RETURN_ROW_MAX)) p.row_max = query_view(a.row_max, false);
   p.batch = call.batch;
   p.places = call.total_q;
-  p.tiles = static_cast<int32_t>(std::max<int64_t>(ceil_div(call.seqlen_q, kQueries), 1));
+  p.tiles = static_cast<int32_t>(std::max<int64_t>(ceil_div(call.seqlen_q * g.pack, kRows), 1));
+  p.pack = g.pack;
   p.heads = d.num_q_heads;
+  p.head_blocks = d.num_q_heads / g.pack;
   p.group = problem.group;
   p.head_dim_qk = d.head_dim_qk;
   p.head_dim_v = d.head_dim_v;
   p.vector = vectors(p.q) && vectors(p.k);
+  p.vector_values = vectors(p.v);
+  p.terms = d.out_dtype == d.q_dtype ? 1 : 3;
+  p.splits = g.splits;
+  p.split_size = g.splits > 1 && d.split_policy == ATTN_SPLIT_FIXED ? d.split_size : 0;
+  p.partial_out = partial.out;
+  p.partial_lse = partial.lse;
+  p.partial_max = partial.max;
   // Behind the last sequence, ragged queries may have tokens of none.
   const int64_t rows = call.batch + (problem.ragged_q() ? 1 : 0);
-  const gpu::LaunchShape launch = {
-      .grid = {static_cast<uint32_t>(blocks_of(rows, p.tiles, p.heads)), 1, 1},
-      .threads = wave_of(device),
-      .dynamic_smem = 0};
   if (call.total_q == 0) return ATTN_OK;
-  return gpu::gpu_of(device).launch(find(problem)->kernel, launch, &p, resources.stream, error);
+  const Variant &variant = *find(problem);
+  const gpu::LaunchShape launch = {
+      .grid = {static_cast<uint32_t>(blocks_of(problem, g, rows, p.tiles)), 1, 1},
+      .threads = threads_of(variant, device),
+      .dynamic_smem = 0};
+  const gpu::GpuDevice &gpu = gpu::gpu_of(device);
+  const int32_t status = gpu.launch(variant.kernel, launch, &p, resources.stream, error);
+  if (status != ATTN_OK || g.splits == 1) return status;
+  return gpu::combine_partial(problem, call, gpu, merge_kernel, partial, g.splits, resources.stream,
+                              error);
 }
 
 }  // namespace attn::hip

@@ -1,15 +1,22 @@
 // sdpa forward on matrix instructions: 16-bit elements, softmax, all masks, bias, ALiBi, softcap,
-// sinks and the gate; dense, ragged and paged.
+// dropout, sinks and the gate; dense, ragged and paged.
 //
-// A wave computes 16 queries of one head and walks their keys 16 at a time. It computes transposed:
-// S^T = K Q^T, so that a lane has scores of one query, lane % 16, whose state it keeps in
-// registers; then O^T += V^T P^T, for which the weights lie where the instruction wants them
-// (tile.hpp). Nothing goes through LDS, and no wave waits for another. Results depend on nothing
-// but the sequence's own inputs: they are deterministic and independent of the batch.
+// A wave computes 16 rows, queries or queries times heads that share keys, and walks their keys 16
+// at a time. It computes transposed: S^T = K Q^T, so that a lane has scores of one row, lane % 16,
+// whose state it keeps in registers; then O^T += V^T P^T, for which the weights lie where the
+// instruction wants them (tile.hpp).
+//
+// Head dims above 64 are shared out among the waves of a block, 64 to each, so that registers are
+// the same for all: a wave multiplies its part of q and k, the sums of all waves' products meet in
+// LDS, and every wave goes on with the same scores for its own part of the values.
+//
+// Where rows are few, blocks share out the keys of a row, and another kernel merges their results.
+// What a row gives depends on nothing but the sequence's own inputs and the number of pieces.
 //
 // What a query does not see must not matter, NaN and infinity included. Scores of hidden keys are
 // replaced. Values of hidden keys have the weight 0, which does not silence them: of a tile with
 // values that are not finite, these are added apart.
+#include "kernels/common/gpu/merge_params.hpp"
 #include "kernels/hip/any/sdpa/forward_params.hpp"
 #include "kernels/hip/any/sdpa/tile.hpp"
 
@@ -17,12 +24,19 @@ namespace attn::hip {
 namespace {
 
 constexpr int32_t fp16 = ATTN_DTYPE_FP16;
-constexpr int32_t bf16 [[maybe_unused]] = ATTN_DTYPE_BF16;
+constexpr int32_t bf16 = ATTN_DTYPE_BF16;
 constexpr int32_t kElement = ATTN_ELEMENT;
 constexpr int kHeadDim = ATTN_HEAD_DIM;
-constexpr int kChunks = kHeadDim / 16;
+constexpr int kWaveDim = 64;  // of a head, that one wave takes
+constexpr int kWaves = kHeadDim / kWaveDim;
+static_assert(kHeadDim % kWaveDim == 0);
+constexpr int kChunks = kWaveDim / 16;
+constexpr int kKeys = 16;  // of a tile
 // Queries stay in registers where there is room for them.
-constexpr bool kHoldQueries = gpu::kWave == 64 || kHeadDim * kElements <= 512;
+constexpr bool kHoldQueries = gpu::kWave == 64 || kWaveDim * kElements <= 512;
+// fp16 weights are this much larger, which the final division takes out: those that would be
+// subnormal keep their bits, and matrix units that take subnormals as 0 (gfx90a's) lose nothing.
+constexpr float kLift = kElement == fp16 ? 1024 : 1;
 
 // Elements d .. d + kElements - 1 of a row of `n` elements, 0 beyond its end.
 __device__ inline Operand load_row(const TokenView &t, int64_t at, int d, int n, bool vector) {
@@ -57,121 +71,203 @@ __device__ inline bool wave_any(bool x) {
 #endif
 }
 
+// Values of a tile, a wave's part of the head dim: by key, with a pitch for which the lanes of a
+// read of one element lie in different banks.
+constexpr int kPitch = kWaveDim + 4;
+using Values = uint16_t[kKeys][kPitch];
+// Every wave's sums of products.
+using Products = float[kWaves][kResults * gpu::kWave];
+struct Shared {
+  alignas(16) Values values[kWaves];
+  Products products[kWaves > 1 ? 2 : 0];  // for one tile and the next in turn
+};
+
+// The key that a lane loads, of 16: that of its row of A.
+struct RowKey {
+  TokenPlace place;
+  bool there;        // it counts, and is in memory
+  uint32_t present;  // the same of all 16, as bits
+};
+
+// Which rows a wave has, and which of their keys.
+struct Work {
+  Sequence s;
+  int64_t kv_head;
+  int64_t head0;  // of the rows' heads the first
+  int32_t split;
+  int32_t lane, wave;
+  int32_t first_d;  // of this wave's part of the head dims
+};
+
 struct Running {
-  float max = 0, sum = 0, rounded_sum = 0;  // sums of this lane's keys
+  float max = -infinity(), sum = 0, rounded_sum = 0;  // sums of this lane's keys
   bool nan = false;
   Results out[kChunks];
 };
 
-// A place without a query: padding, or a token after the last sequence. One lane writes it all.
-__device__ inline void store_padding(const SdpaForwardParams &p, TokenPlace place, int64_t head) {
-  const int64_t at = p.out.offset(place, head);
-  for (int d = 0; d < p.head_dim_v; d++) {
-    static_cast<uint16_t *>(p.out.data)[at + d * p.out.dim] = 0;
+// --- what goes to memory ------------------------------------------------------------------------
+
+// Of the partial results, where those of a query and head are.
+__device__ inline int64_t partial_row(const SdpaForwardParams &p, int split, int64_t place,
+                                      int64_t head) {
+  return (split * p.places + place) * p.heads + head;
+}
+
+__device__ inline void store_statistics(const SdpaForwardParams &p, const Work &w, TokenPlace query,
+                                        int64_t place, int64_t head, float lse, float max) {
+  if (p.splits > 1) {
+    const int64_t row = partial_row(p, w.split, place, head);
+    p.partial_lse[row] = lse;
+    if (p.partial_max != nullptr) p.partial_max[row] = max;
+    return;
   }
   if (p.in.has(ATTN_SDPA_RETURN_LSE)) {
-    static_cast<float *>(p.lse.data)[p.lse.offset(place, head)] = -infinity();
+    static_cast<float *>(p.lse.data)[p.lse.offset(query, head)] =
+        p.in.d.lse_base == ATTN_LSE_BASE_2 ? lse * static_cast<float>(kLog2E) : lse;
   }
   if (p.in.has(ATTN_SDPA_RETURN_ROW_MAX)) {
-    static_cast<float *>(p.row_max.data)[p.row_max.offset(place, head)] = -infinity();
+    static_cast<float *>(p.row_max.data)[p.row_max.offset(query, head)] = max;
   }
 }
 
-// Adds the 16 keys from j0 on.
+__device__ inline void store_value(const TokenView &out, int64_t at, float x) {
+  if (out.dtype == ATTN_DTYPE_FP32) {
+    static_cast<float *>(out.data)[at] = x;
+  } else {
+    static_cast<uint16_t *>(out.data)[at] =
+        static_cast<uint16_t>(out.dtype == fp16 ? to_element<fp16>(x) : to_element<bf16>(x));
+  }
+}
+
+// A place without a query: padding, or a token after the last sequence. One lane writes it all.
+__device__ inline void store_padding(const SdpaForwardParams &p, const Work &w, TokenPlace query,
+                                     int64_t place, int64_t head) {
+  const bool marked = p.splits > 1 && w.split == 0;
+  store_statistics(p, w, query, place, head,
+                   marked ? __builtin_bit_cast(float, gpu::kPaddingLse) : -infinity(), -infinity());
+  if (p.splits > 1) return;  // parts with an lse of -inf are not read
+  const int64_t at = p.out.offset(query, head);
+  for (int d = 0; d < p.head_dim_v; d++) store_value(p.out, at + d * p.out.dim, 0);
+}
+
+// --- one tile of keys ---------------------------------------------------------------------------
+
+// This wave's part of the products of its rows with 16 keys, then everyone's.
 template <class LoadQuery>
-__device__ inline void add_keys(const SdpaForwardParams &p, const Sequence &s,
-                                const ScoredQuery<float> &query, bool valid, int64_t kv_head,
-                                int64_t j0, int64_t from, int64_t to, int lane,
-                                const LoadQuery &load_query, Running &run) {
-  // Keys by row.
-  const int64_t row_key = j0 + lane % 16;
-  TokenPlace row_place = {-1, 0};
-  if (row_key < s.seqlen_k) row_place = s.key(row_key);
-  const int64_t row_at = row_place.skipped() ? 0 : p.k.offset(row_place, kv_head);
+__device__ inline Results products(const SdpaForwardParams &p, const Work &w, const RowKey &key,
+                                   const LoadQuery &load_query, [[maybe_unused]] Shared &shared,
+                                   [[maybe_unused]] int parity) {
+  const int64_t at = key.there ? p.k.offset(key.place, w.kv_head) : 0;
   Results scores = {};
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
-    if (16 * c >= p.head_dim_qk) break;
+    const int d = w.first_d + 16 * c;
+    if (d >= p.head_dim_qk) break;
     if (c % 2 == 0) __builtin_amdgcn_sched_barrier(0);
     Operand keys = {};
-    if (!row_place.skipped()) {
-      keys = load_row(p.k, row_at, 16 * c + first_of(lane), p.head_dim_qk, p.vector != 0);
+    if (key.there) {
+      keys = load_row(p.k, at, d + first_of(w.lane), p.head_dim_qk, p.vector != 0);
     }
     scores = multiply_add<kElement>(keys, load_query(c), scores);
   }
-  // Scores of this lane's query.
-  float top = -infinity(), score[kResults];
-  bool nan = false;
+  if constexpr (kWaves > 1) {
+    Products &all = shared.products[parity];
+    float *mine = all[w.wave] + w.lane;
 #pragma unroll
-  for (int r = 0; r < kResults; r++) {
-    const int64_t j = j0 + row_of(r, lane);
-    bool visible = valid && j >= from && j < to && query.band().contains(j) && query.unmasked(j);
-    float bias = 0;
-    if (visible) {
-      bias = query.bias(j);
-      visible = bias != -infinity() && !s.key(j).skipped();
-    }
-    score[r] = visible ? query.score(j, query.logit(scores[r]), bias) : -infinity();
-    nan = nan || score[r] != score[r];
-    top = fmaxf(top, score[r]);
-  }
-  run.nan = run.nan || nan;
-  const float max = fmaxf(run.max, column_max(top));
-  if (!wave_any(max != -infinity() || nan)) return;
-  float correction = 1;
-  if (max != run.max) correction = max == infinity() ? 0.0f : expf(run.max - max);
-  run.max = max;
-  float sum = 0, rounded_sum = 0;
-  uint32_t weights[kResults];
+    for (int r = 0; r < kResults; r++) mine[r * gpu::kWave] = scores[r];
+    gpu::sync_block();
+    scores = Results{};
 #pragma unroll
-  for (int r = 0; r < kResults; r++) {
-    float w = 0;
-    if (score[r] == -infinity() || score[r] != score[r]) {
-      w = 0;  // a row with a NaN becomes one in the end
-    } else if (max == infinity()) {
-      w = score[r] == infinity() ? 1.0f : 0.0f;
-    } else {
-      w = expf(score[r] - max);
+    for (int wave = 0; wave < kWaves; wave++) {
+      const float *others = all[wave] + w.lane;
+      for (int r = 0; r < kResults; r++) scores[r] += others[r * gpu::kWave];
     }
-    weights[r] = to_element<kElement>(w);
-    sum += w;
-    rounded_sum += from_element<kElement>(weights[r]);
   }
-  run.sum = (correction == 0 ? 0.0f : run.sum * correction) + sum;
-  run.rounded_sum = (correction == 0 ? 0.0f : run.rounded_sum * correction) + rounded_sum;
-  const Operand by_key = to_operand(weights, lane);
+  return scores;
+}
 
-  // Values by element: this lane's keys of the instruction's depth.
-  int64_t value_at[kElements];
-  bool there[kElements];
-#pragma unroll
-  for (int e = 0; e < kElements; e++) {
-    const int64_t j = j0 + first_of(lane) + e;
-    TokenPlace place = {-1, 0};
-    if (j >= from && j < to) place = s.key(j);
-    there[e] = !place.skipped();
-    value_at[e] = there[e] ? p.v.offset(place, kv_head) : 0;
+// Which of this lane's keys dropout keeps, as bits. Four neighbouring keys share a draw.
+__device__ inline uint32_t kept_keys(const Dropout &dropout, int64_t bh, int64_t i, int64_t j0,
+                                     int lane) {
+  constexpr bool kEveryOther = kElements != kResults;  // rows of a lane's results
+  constexpr int kOwn = kEveryOther ? 2 : 4;            // of four keys
+  uint32_t bits = 0;
+#pragma unroll 1
+  for (int r = 0; r < kResults; r += kOwn) {
+    const PhiloxWords words = dropout.words(bh, i, (j0 + row_of(r, lane)) / 4);
+    const bool odd = kEveryOther && lane >= 16;
+    bits |= static_cast<uint32_t>(dropout.keeps(odd ? words.word[1] : words.word[0])) << r;
+    if constexpr (kEveryOther) {
+      bits |= static_cast<uint32_t>(dropout.keeps(odd ? words.word[3] : words.word[2])) << (r + 1);
+    } else {
+      for (int k = 1; k < 4; k++) {
+        bits |= static_cast<uint32_t>(dropout.keeps(words.word[k])) << (r + k);
+      }
+    }
   }
-  const uint16_t *values = static_cast<const uint16_t *>(p.v.data);
-  constexpr uint32_t kExponent = kElement == fp16 ? 0x7c00 : 0x7f80;
+  return bits;
+}
+
+constexpr uint32_t kExponent = kElement == fp16 ? 0x7c00 : 0x7f80;
+
+// Brings this wave's part of the values of 16 keys to LDS, zeros for those that do not count. Tells
+// whether all are finite.
+__device__ inline bool load_values(const SdpaForwardParams &p, const Work &w, const RowKey &key,
+                                   Values &to) {
+  constexpr int kLanes = gpu::kWave / kKeys, kWidth = kWaveDim / kLanes;  // of a key
+  const int first = w.lane / kKeys * kWidth;
+  const int n = p.head_dim_v - w.first_d;  // elements of this wave's part
+  const uint16_t *row = static_cast<const uint16_t *>(p.v.data);
+  if (key.there) row += p.v.offset(key.place, w.kv_head) + w.first_d * p.v.dim;
+  bool finite = true;
+  gpu::sync_warp();  // the last tile's have been read
+#pragma unroll
+  for (int e = 0; e < kWidth; e += 8) {
+    const int d = first + e;
+    uint32_t words[4] = {};
+    if (key.there && d < n) {
+      if (p.vector_values != 0 && d + 8 <= n) {
+        const uint32_t *from = reinterpret_cast<const uint32_t *>(row + d);
+        for (int k = 0; k < 4; k++) words[k] = from[k];
+      } else {
+#pragma unroll
+        for (int k = 0; k < 8; k++) {
+          const uint32_t bits = d + k < n ? row[(d + k) * p.v.dim] : 0u;
+          words[k / 2] |= bits << k % 2 * 16;
+        }
+      }
+    }
+    uint32_t *store = reinterpret_cast<uint32_t *>(&to[w.lane % kKeys][d]);
+    for (int k = 0; k < 4; k++) {
+      finite = finite && (words[k] & kExponent) != kExponent &&
+               (words[k] >> 16 & kExponent) != kExponent;
+      store[k] = words[k];
+    }
+  }
+  gpu::sync_warp();
+  return !wave_any(!finite);
+}
+
+// out = out * correction + values * weights, for this wave's part of the values. `first`: of a
+// weight's terms, which alone can tell whether a value counts.
+__device__ inline void add_values(const SdpaForwardParams &p, const Work &w, const Values &values,
+                                  bool finite, const Operand &weights, float correction, bool first,
+                                  Running &run) {
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
-    if (16 * c >= p.head_dim_v) break;
+    if (w.first_d + 16 * c >= p.head_dim_v) break;
     __builtin_amdgcn_sched_barrier(0);  // or all chunks' values would be in registers at once
-    const int d = 16 * c + lane % 16;
     Operand v;
-    bool finite = true;
 #pragma unroll
-    for (int e = 0; e < kElements; e++) {
-      const uint32_t bits = there[e] && d < p.head_dim_v ? values[value_at[e] + d * p.v.dim] : 0u;
-      finite = finite && (bits & kExponent) != kExponent;
-      v.word[e / 2] = e % 2 == 0 ? bits : v.word[e / 2] | bits << 16;
+    for (int e = 0; e < kElements; e += 2) {
+      const uint16_t *low = &values[first_of(w.lane) + e][16 * c + w.lane % 16];
+      v.word[e / 2] = low[0] | static_cast<uint32_t>(low[kPitch]) << 16;
     }
     Results out = run.out[c];
     // A correction of 0 forgets what has no weight any more, NaN and infinity too.
     for (int r = 0; r < kResults; r++) out[r] = correction == 0 ? 0.0f : out[r] * correction;
-    if (!wave_any(!finite)) {
-      run.out[c] = multiply_add<kElement>(v, by_key, out);
+    if (finite) {
+      run.out[c] = multiply_add<kElement>(v, weights, out);
       continue;
     }
     // Infinities and NaNs apart: where a weight that is not 0 meets one, it is in the result.
@@ -188,31 +284,108 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Sequence &s,
       special[1].word[e / 2] |= kind == 1 ? kOne << shift : 0;
       special[2].word[e / 2] |= kind == 2 ? kOne << shift : 0;
     }
-    out = multiply_add<kElement>(finite_part, by_key, out);
+    out = multiply_add<kElement>(finite_part, weights, out);
 #pragma unroll
     for (int kind = 0; kind < 3; kind++) {
       const float what = kind == 0 ? infinity() : kind == 1 ? -infinity() : quiet_nan();
-      const Results met = multiply_add<kElement>(special[kind], by_key, Results{});
-      for (int r = 0; r < kResults; r++) out[r] += met[r] > 0 ? what : 0.0f;
+      const Results met = multiply_add<kElement>(special[kind], weights, Results{});
+      for (int r = 0; r < kResults; r++) out[r] += first && met[r] > 0 ? what : 0.0f;
     }
     run.out[c] = out;
   }
 }
 
-__device__ inline void finish(const SdpaForwardParams &p, const Sequence &s, int64_t head,
-                              int64_t i, Running &run, int lane) {
+// Adds those of the 16 keys from j0 on that lie in [from, to).
+template <class LoadQuery>
+__device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
+                                const ScoredQuery<float> &query, bool valid, const Dropout &dropout,
+                                int64_t j0, int64_t from, int64_t to, const LoadQuery &load_query,
+                                Shared &shared, int parity, Running &run) {
+  RowKey key = {{-1, 0}, false, 0};
+  const int64_t row_key = j0 + w.lane % kKeys;
+  if (row_key >= from && row_key < to) key.place = w.s.key(row_key);
+  key.there = !key.place.skipped();
+  key.present = gpu::ballot(key.there);
+  const Results scores = products(p, w, key, load_query, shared, parity);
+  // Scores of this lane's row.
+  float top = -infinity(), score[kResults];
+  bool nan = false;
+#pragma unroll
+  for (int r = 0; r < kResults; r++) {
+    const int row = row_of(r, w.lane);
+    const int64_t j = j0 + row;
+    bool visible =
+        valid && (key.present >> row & 1u) != 0 && query.band().contains(j) && query.unmasked(j);
+    float bias = 0;
+    if (visible) {
+      bias = query.bias(j);
+      visible = bias != -infinity();
+    }
+    score[r] = visible ? query.score(j, query.logit(scores[r]), bias) : -infinity();
+    nan = nan || score[r] != score[r];
+    top = fmaxf(top, score[r]);
+  }
+  run.nan = run.nan || nan;
+  const float max = fmaxf(run.max, column_max(top));
+  if (!wave_any(max != -infinity() || nan)) return;
+  float correction = 1;
+  if (max != run.max) correction = max == infinity() ? 0.0f : expf(run.max - max);
+  run.max = max;
+  uint32_t kept = ~0u;
+  if (p.in.has(ATTN_SDPA_DROPOUT)) {
+    kept = kept_keys(dropout, w.s.index * p.heads + query.head(), query.index(), j0, w.lane);
+  }
+  float sum = 0, rounded_sum = 0;
+  float weight[kResults];
+#pragma unroll
+  for (int r = 0; r < kResults; r++) {
+    float x = 0;
+    if (score[r] == -infinity() || score[r] != score[r]) {
+      x = 0;  // a row with a NaN becomes one in the end
+    } else if (max == infinity()) {
+      x = score[r] == infinity() ? kLift : 0.0f;
+    } else {
+      x = expf(score[r] - max) * kLift;
+    }
+    sum += x;
+    rounded_sum += from_element<kElement>(to_element<kElement>(x));
+    weight[r] = (kept >> r & 1u) != 0 ? x : 0.0f;
+  }
+  run.sum = (correction == 0 ? 0.0f : run.sum * correction) + sum;
+  run.rounded_sum = (correction == 0 ? 0.0f : run.rounded_sum * correction) + rounded_sum;
+  Values &values = shared.values[w.wave];
+  const bool finite = load_values(p, w, key, values);
+#pragma unroll 1
+  for (int term = 0; term < p.terms; term++) {
+    uint32_t bits[kResults];
+#pragma unroll
+    for (int r = 0; r < kResults; r++) {
+      bits[r] = to_element<kElement>(weight[r]);
+      weight[r] -= from_element<kElement>(bits[r]);  // what the next term is about
+    }
+    add_values(p, w, values, finite, to_operand(bits, w.lane), correction, term == 0, run);
+    correction = 1;
+  }
+}
+
+// --- a wave's work ------------------------------------------------------------------------------
+
+__device__ inline void finish(const SdpaForwardParams &p, const Work &w, int64_t head, int64_t i,
+                              float keep_scale, Running &run) {
   const ScoreInputs &in = p.in;
   const bool nan = column_max(run.nan ? 1.0f : 0.0f) != 0;
-  const float sum = column_sum(run.sum), rounded_sum = column_sum(run.rounded_sum);
+  const float lifted_sum = column_sum(run.sum), rounded_sum = column_sum(run.rounded_sum);
+  const float sum = lifted_sum / kLift;
+  const float weights = p.terms > 1 ? lifted_sum : rounded_sum;
   const float max = nan ? quiet_nan() : run.max;
-  const bool has_sink = in.has(ATTN_SDPA_SINK);
+  const bool has_sink = in.has(ATTN_SDPA_SINK) && p.splits == 1;
   const float sink = has_sink ? static_cast<float>(in.sink(head)) : -infinity();
   float lse = max, share = 0;
   if (max == -infinity()) {  // no visible key
-    if (in.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = sink;
+    if (has_sink && in.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = sink;
   } else {
     lse = max == infinity() ? max : max + logf(sum);
-    share = 1 / rounded_sum;
+    share = 1 / weights;
     if (has_sink && sink != -infinity()) {
       float with_sink = infinity();
       if (sink == infinity()) {
@@ -220,76 +393,95 @@ __device__ inline void finish(const SdpaForwardParams &p, const Sequence &s, int
       } else if (max != infinity()) {  // the sink is one more score
         const float larger = fmaxf(max, sink), left = expf(max - larger);
         const float other = expf(sink - larger);
-        share = left / (rounded_sum * left + other);
+        share = left / (weights * left + other * kLift);
         with_sink = larger + logf(sum * left + other);
         if (nan) with_sink = max;
       }
       if (sink != sink) with_sink = share = sink;
       if (in.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = with_sink;
     }
+    share *= keep_scale;
     if (nan) share = quiet_nan();
   }
-  const TokenPlace place = s.query(i);
-  if (lane < 16) {
-    if (in.has(ATTN_SDPA_RETURN_LSE)) {
-      static_cast<float *>(p.lse.data)[p.lse.offset(place, head)] =
-          in.d.lse_base == ATTN_LSE_BASE_2 ? lse * static_cast<float>(kLog2E) : lse;
-    }
-    if (in.has(ATTN_SDPA_RETURN_ROW_MAX)) {
-      static_cast<float *>(p.row_max.data)[p.row_max.offset(place, head)] = max;
-    }
-  }
-  const int64_t at = p.out.offset(place, head);
-  const bool gate = in.has(ATTN_SDPA_GATE) && max != -infinity();
+  const TokenPlace query = w.s.query(i);
+  const bool ragged = in.d.q_layout == ATTN_LAYOUT_RAGGED;
+  const int64_t place =
+      ragged ? query.inner : w.s.index * in.sequences.dense_seqlen_q + query.inner;
+  if (w.wave == 0 && w.lane < 16) store_statistics(p, w, query, place, head, lse, max);
+  const int64_t at = p.splits > 1 ? partial_row(p, w.split, place, head) * p.head_dim_v
+                                  : p.out.offset(query, head);
+  const bool gate = in.has(ATTN_SDPA_GATE) && p.splits == 1 && max != -infinity();
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
     for (int r = 0; r < kResults; r++) {
-      const int d = 16 * c + row_of(r, lane);
+      const int d = w.first_d + 16 * c + row_of(r, w.lane);
       if (d >= p.head_dim_v) continue;
       float x = share == 0 ? 0.0f : run.out[c][r] * share;
-      if (gate) x *= in.gate_factor<float>(place, head, d);
-      static_cast<uint16_t *>(p.out.data)[at + d * p.out.dim] =
-          static_cast<uint16_t>(to_element<kElement>(x));
+      if (p.splits > 1) {
+        p.partial_out[at + d] = x;
+        continue;
+      }
+      if (gate) x *= in.gate_factor<float>(query, head, d);
+      store_value(p.out, at + d * p.out.dim, x);
     }
   }
 }
 
-// Keys from `from` to `to` of all queries of the wave.
-template <class LoadQuery>
-__device__ inline void walk(const SdpaForwardParams &p, const Sequence &s,
-                            const ScoredQuery<float> &query, bool valid, int64_t kv_head,
-                            int64_t from, int64_t to, int lane, const LoadQuery &load_query,
-                            Running &run) {
-  for (int64_t j0 = from / 16 * 16; j0 < to; j0 += 16) {
-    add_keys(p, s, query, valid, kv_head, j0, from, to, lane, load_query, run);
+// A run of keys, cut into tiles at multiples of their size.
+struct Span {
+  int64_t from, to;
+
+  __device__ int tiles() const {
+    return to > from ? static_cast<int>((to + kKeys - 1) / kKeys - from / kKeys) : 0;
   }
+};
+
+__device__ inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+__device__ inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
 }
 
-__device__ inline void forward(const SdpaForwardParams &p) {
-  const int lane = static_cast<int>(gpu::thread_index());
-  const unsigned block = gpu::block_index();
-  const int64_t head = block % static_cast<unsigned>(p.heads);
-  const int64_t rest = block / static_cast<unsigned>(p.heads);
+__device__ inline void forward(const SdpaForwardParams &p, Shared &shared) {
+  Work w;
+  w.lane = static_cast<int>(gpu::thread_index() % gpu::kWave);
+  w.wave = __builtin_amdgcn_readfirstlane(static_cast<int>(gpu::thread_index() / gpu::kWave));
+  w.first_d = w.wave * kWaveDim;
+  unsigned rest = gpu::block_index();
+  w.split = static_cast<int>(rest % static_cast<unsigned>(p.splits));
+  rest /= static_cast<unsigned>(p.splits);
+  w.head0 = static_cast<int64_t>(rest % static_cast<unsigned>(p.head_blocks)) * p.pack;
+  rest /= static_cast<unsigned>(p.head_blocks);
+  w.kv_head = w.head0 / p.group;
+  const int64_t tile = rest % static_cast<unsigned>(p.tiles);
+  const int64_t b = rest / static_cast<unsigned>(p.tiles);
   const bool ragged = p.in.d.q_layout == ATTN_LAYOUT_RAGGED;
-  const int64_t b = rest / p.tiles, tile = rest % p.tiles;
   if (b == p.batch) {  // tokens after the last sequence
-    if (!ragged) return;
+    if (!ragged || w.wave != 0) return;
     const int64_t first = p.in.sequences.cu_seqlens_q[p.batch];
-    for (int64_t t = first + tile * gpu::kWave + lane; t < p.places; t += p.tiles * gpu::kWave) {
-      store_padding(p, {0, t}, head);
+    for (int64_t t = first + tile * gpu::kWave + w.lane; t < p.places; t += p.tiles * gpu::kWave) {
+      for (int n = 0; n < p.pack; n++) store_padding(p, w, {0, t}, t, w.head0 + n);
     }
     return;
   }
-  const Sequence s = p.in.sequences.sequence(b);
-  const int64_t i = tile * 16 + lane % 16;
-  if (lane < 16 && i >= s.seqlen_q && i < s.rows_q) store_padding(p, s.query(i), head);
-  if (tile * 16 >= s.seqlen_q) return;
-  const bool valid = i < s.seqlen_q;
-  const int64_t own = valid ? i : s.seqlen_q - 1;  // a query to compute with, if not to store
-  const ScoredQuery<float> query(p.in, s, head, own);
-  const int64_t q_at = p.q.offset(s.query(own), head);
+  w.s = p.in.sequences.sequence(b);
+  const int row = static_cast<int>(tile) * 16 + w.lane % 16;
+  const int used = static_cast<int>(w.s.seqlen_q) * p.pack;
+  if (w.wave == 0 && w.lane < 16 && row >= used && row < w.s.rows_q * p.pack) {
+    const TokenPlace query = w.s.query(row / p.pack);
+    store_padding(p, w, query,
+                  ragged ? query.inner : b * p.in.sequences.dense_seqlen_q + query.inner,
+                  w.head0 + row % p.pack);
+  }
+  if (tile * 16 >= used) return;
+  const bool valid = row < used;
+  const int own = valid ? row : used - 1;  // a row to compute with, if not to store
+  const int64_t i = own / p.pack, head = w.head0 + own % p.pack;
+  const ScoredQuery<float> query(p.in, w.s, head, i);
+  const int64_t q_at = p.q.offset(w.s.query(i), head);
   const auto read_query = [&](int c) {
-    return load_row(p.q, q_at, 16 * c + first_of(lane), p.head_dim_qk, p.vector != 0);
+    return load_row(p.q, q_at, w.first_d + 16 * c + first_of(w.lane), p.head_dim_qk, p.vector != 0);
   };
   Operand held[kHoldQueries ? kChunks : 1];
   if constexpr (kHoldQueries) {
@@ -303,27 +495,43 @@ __device__ inline void forward(const SdpaForwardParams &p) {
       return read_query(c);
     }
   };
+  Dropout dropout = {};
+  if (p.in.has(ATTN_SDPA_DROPOUT)) dropout = make_dropout(p.in.rng_state, p.in.d.dropout_p);
 
   Running run;
-  run.max = -infinity();
 #pragma unroll
   for (int c = 0; c < kChunks; c++) run.out[c] = Results{};
+  // The sink tokens that some row sees, then what bands there are; of these the piece's share.
   const Band &band = query.band();
-  // The sink tokens that some query sees, then what bands there are.
-  const int begin = wave_min(static_cast<int>(band.begin));
-  const int end = -wave_min(-static_cast<int>(band.end));
-  const int sink_end = -wave_min(-static_cast<int>(band.sink_end));
-  const int64_t kv_head = head / p.group;
-  walk(p, s, query, valid, kv_head, 0, sink_end, lane, load_query, run);
-  walk(p, s, query, valid, kv_head, begin > sink_end ? begin : sink_end, end, lane, load_query,
-       run);
-  if (valid) finish(p, s, head, i, run, lane);
+  const int64_t begin = wave_min(static_cast<int>(band.begin));
+  const int64_t end = -wave_min(-static_cast<int>(band.end));
+  const int64_t sink_end = -wave_min(-static_cast<int>(band.sink_end));
+  const bool fixed = p.split_size != 0;
+  const int64_t origin = fixed ? int64_t{w.split} * p.split_size : 0;
+  const int64_t limit = fixed ? smaller(origin + p.split_size, w.s.seqlen_k) : w.s.seqlen_k;
+  const Span sinks = {origin, smaller(sink_end, limit)};
+  const Span keys = {larger(larger(begin, sink_end), origin), smaller(end, limit)};
+  const int sink_tiles = sinks.tiles(), tiles = sink_tiles + keys.tiles();
+  const int first = fixed ? 0 : static_cast<int>(int64_t{tiles} * w.split / p.splits);
+  const int last = fixed ? tiles : static_cast<int>(int64_t{tiles} * (w.split + 1) / p.splits);
+  for (int n = first; n < last; n++) {
+    const bool sink = n < sink_tiles;
+    const int64_t from = sink ? sinks.from : keys.from, to = sink ? sinks.to : keys.to;
+    const int64_t j0 = from / kKeys * kKeys + int64_t{kKeys} * (sink ? n : n - sink_tiles);
+    add_keys(p, w, query, valid, dropout, j0, from, to, load_query, shared, n & 1, run);
+  }
+  const float keep_scale =
+      p.in.has(ATTN_SDPA_DROPOUT) ? static_cast<float>(dropout.keep_scale) : 1.0f;
+  if (valid) finish(p, w, head, i, keep_scale, run);
 }
 
 }  // namespace
 }  // namespace attn::hip
 
-extern "C" __global__ void __attribute__((amdgpu_flat_work_group_size(1, attn::gpu::kWave)))
-ATTN_ENTRY(attn::hip::SdpaForwardParams) {
-  attn::hip::forward(attn::gpu::parameters<attn::hip::SdpaForwardParams>());
+extern "C" __global__ void
+    __attribute__((amdgpu_flat_work_group_size(attn::hip::kWaves * attn::gpu::kWave,
+                                               attn::hip::kWaves *attn::gpu::kWave)))
+    ATTN_ENTRY(attn::hip::SdpaForwardParams) {
+  __shared__ static attn::hip::Shared shared;
+  attn::hip::forward(attn::gpu::parameters<attn::hip::SdpaForwardParams>(), shared);
 }
