@@ -121,14 +121,16 @@ void two_devices() {
   expect(create(ATTN_BACKEND_AUTO, 0, 0, &context, &error) == ATTN_OK, "AUTO");
   attn_context_query(context, &info, nullptr);
   expect(info.backend == ATTN_BACKEND_HIP, "AUTO takes the device");
-  // The backward pass is not there yet: it says so.
+  // The backward pass, and what it refuses: rows that shared memory does not hold.
   attn_sdpa_desc desc = ATTN_SDPA_DESC_INIT;
   desc.pass = ATTN_SDPA_BACKWARD;
   desc.q_dtype = ATTN_DTYPE_FP32, desc.softmax_scale = 1;
   desc.num_q_heads = 1, desc.head_dim_qk = 8, desc.max_batch = 1;
   desc.max_seqlen_q = desc.max_seqlen_k = 1;
+  expect(attn_sdpa_supported(context, &desc, nullptr, &error) == ATTN_OK, "backward");
+  desc.head_dim_qk = 4096;
   expect_error("backward", attn_sdpa_supported(context, &desc, nullptr, &error),
-               ATTN_ERROR_UNSUPPORTED, error, "the backend has no implementation");
+               ATTN_ERROR_UNSUPPORTED, error, "does not hold rows of these head dims");
   attn_context_destroy(context);
 }
 

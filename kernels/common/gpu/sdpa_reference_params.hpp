@@ -21,10 +21,12 @@ struct SdpaReferenceParams {
   int32_t warp_bytes;  // shared memory of a warp
 };
 
+// Of a warp's shared memory, for bits of listed key blocks.
+inline constexpr int32_t kBlockWords = 64;
+
 // Shared memory of one warp, in this order. Every part is a multiple of 8 bytes.
 struct ReferenceLayout {
-  static constexpr int32_t kKeys = 32;        // that a warp takes at a time
-  static constexpr int32_t kBlockWords = 64;  // bits of the key blocks that are listed
+  static constexpr int32_t kKeys = 32;  // that a warp takes at a time
   // k_at, k_scale_at, v_at, v_scale_at; k_scale, v_scale, weight
   static constexpr int32_t kKeyBytes = kKeys * (4 * 8 + 3 * 4);
 
