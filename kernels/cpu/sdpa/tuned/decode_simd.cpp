@@ -157,10 +157,12 @@ HWY_INLINE void load_pair(const char *HWY_RESTRICT row, int64_t at, VF &a, VF &b
     a = hn::Set(d, load_element(row, at, ATTN_DTYPE_BF16));
     b = hn::Set(d, load_element(row, at + 1, ATTN_DTYPE_BF16));
 #else
-    const hn::Repartition<uint16_t, DF> d16;
     const hn::RebindToUnsigned<DF> d32;
-    const auto both =
-        hn::BitCast(d32, hn::LoadU(d16, reinterpret_cast<const uint16_t *>(row) + at));
+    auto both = hn::LoadU(d32, reinterpret_cast<const uint32_t *>(row + 2 * at));
+#if HWY_TARGET == HWY_AVX3
+    // Compilers would read it once for each use, or by way of the stack.
+    asm("" : "+v"(both.raw));
+#endif
     a = hn::BitCast(d, hn::ShiftLeft<16>(both));
     b = hn::BitCast(d, hn::And(both, hn::Set(d32, 0xffff0000u)));
 #endif
@@ -1059,7 +1061,6 @@ void block_pairs(const Task &t, int heads, const Tokens &tokens, const Tokens *n
   b.q_stride = padded(t.d.head_dim_qk);
   b.scale = t.score_scale;
   b.s = t.s;
-  b.s_stride = padded(heads * t.rows);
   b.m = t.m;
   b.l = t.l;
   b.alpha = alpha;
@@ -1078,7 +1079,7 @@ void block_pairs(const Task &t, int heads, const Tokens &tokens, const Tokens *n
     case Format::kBf16Dot:
       score_pairs<Format::kBf16Dot>(b);
   }
-  weigh_lanes(b);
+  weigh_pairs(b);
   switch (t.v.format) {
     case Format::kFp32:
       output_pairs<Format::kFp32>(b);
