@@ -323,6 +323,90 @@ void options(std::vector<SdpaCase> &rows) {
   }
 }
 
+// Many queries of 16-bit elements and no row_max, which is what tensor-core kernels with tiles of
+// 128 queries and more are for.
+void many_queries(std::vector<SdpaCase> &rows) {
+  const std::vector<SdpaCase> table = {
+      {.name = "page-8", .flags = kLse, .kv_layout = kTable, .page_size = 8, .hq = 2, .hkv = 1,
+       .dqk = 128, .sq = {200, 200}, .sk = {289, 161}, .quick = true},
+      {.name = "page-16-csr", .flags = kLse | kCausal, .q_layout = kRagged, .kv_layout = kCsr,
+       .page_size = 16, .hq = 4, .hkv = 2, .dqk = 128, .sq = {70, 150, 3}, .sk = {289, 150, 700}},
+      {.name = "page-24", .flags = kCausal, .kv_layout = kTable, .page_size = 24, .hq = 1,
+       .dqk = 128, .sq = {300}, .sk = {420}},
+      {.name = "page-48", .kv_layout = kCsr, .page_size = 48, .hq = 2, .hkv = 1, .dqk = 192,
+       .sq = {130, 130}, .sk = {333, 48}},
+      {.name = "page-64", .flags = kLse, .kv_layout = kTable, .page_size = 64, .hq = 2, .hkv = 1,
+       .dqk = 128, .sq = {260, 260}, .sk = {577, 1}, .quick = true},
+      {.name = "page-64-narrow", .flags = kLse | kCausal, .kv_layout = kTable, .page_size = 64,
+       .hq = 2, .hkv = 1, .dqk = 64, .sq = {390, 390}, .sk = {577, 390}},
+      {.name = "page-256", .flags = kCausal | kWindow, .q_layout = kRagged, .kv_layout = kTable,
+       .page_size = 256, .hq = 2, .hkv = 1, .dqk = 96, .sq = {200, 100}, .sk = {700, 300},
+       .window_left = 100},
+      {.name = "page-no-box", .flags = kLse, .kv_layout = kTable, .page_size = 12, .hq = 1,
+       .dqk = 128, .sq = {100}, .sk = {200}},
+      {.name = "pages-negative", .flags = kLse, .kv_layout = kTable, .page_size = 16, .hq = 2,
+       .hkv = 1, .dqk = 128, .sq = {200, 200}, .sk = {400, 290}, .data = kDataNegativePages,
+       .quick = true},
+      {.name = "pages-negative-causal", .flags = kLse | kCausal, .q_layout = kRagged,
+       .kv_layout = kCsr, .page_size = 64, .hq = 2, .hkv = 1, .dqk = 128, .sq = {200, 90},
+       .sk = {640, 290}, .data = kDataNegativePages | kDataRepeatedPages},
+      {.name = "pages-nan", .flags = kLse | kCausal, .kv_layout = kTable, .page_size = 16, .hq = 2,
+       .hkv = 1, .dqk = 128, .sq = {150, 150}, .sk = {200, 170},
+       .data = kDataNanSeenByFew | kDataNegativePages},
+      {.name = "pages-permuted", .flags = kLse, .kv_layout = kTable, .page_size = 32, .hq = 4,
+       .hkv = 2, .dqk = 128, .sq = {100, 100}, .sk = {130, 200}, .strides = Strides::kPermuted},
+      {.name = "pages-no-key", .flags = kLse, .kv_layout = kCsr, .page_size = 16, .hq = 2,
+       .dqk = 64, .sq = {100, 100, 100}, .sk = {0, 33, 0}},
+      {.name = "softcap-large", .flags = kLse | kCausal, .hq = 2, .dqk = 128, .sq = {150},
+       .sk = {300}, .softcap = 30, .data = kDataHugeScores},
+      {.name = "alibi-top-left", .flags = kLse | kAlibi, .hq = 3, .dqk = 128, .sq = {100, 100},
+       .sk = {150, 150}, .alignment = ATTN_ALIGN_TOP_LEFT, .alibi_per_batch = true},
+      {.name = "softcap-alibi-window", .flags = kAlibi | kWindow, .hq = 2, .dqk = 64, .sq = {300},
+       .sk = {300}, .scale = 1, .softcap = 10, .window_left = 60, .window_right = 5},
+      {.name = "softcap-alibi-pages", .flags = kLse | kAlibi | kCausal | kSink, .q_layout = kRagged,
+       .kv_layout = kTable, .page_size = 16, .hq = 4, .hkv = 2, .dqk = 128, .sq = {100, 3, 260},
+       .sk = {170, 44, 400}, .softcap = 2, .data = kDataNegativePages},
+      {.name = "softcap-alibi-nan", .flags = kLse | kAlibi | kCausal, .hq = 2, .dqk = 128,
+       .sq = {150}, .sk = {200}, .softcap = 3, .data = kDataNanSeenByFew},
+      {.name = "ragged-padding", .flags = kLse | kCausal, .q_layout = kRagged, .kv_layout = kRagged,
+       .hq = 2, .hkv = 1, .dqk = 128, .sq = {70, 0, 390}, .sk = {70, 9, 600}, .loose_limits = true},
+      {.name = "ragged-used", .flags = kLse | kCausal | kUsedQ | kUsedK, .q_layout = kRagged,
+       .kv_layout = kRagged, .hq = 2, .dqk = 64, .sq = {100, 0, 400}, .sk = {9, 4, 400},
+       .spare_q = 200, .spare_k = 5},
+      {.name = "ragged-q-dense-k", .flags = kLse, .q_layout = kRagged, .hq = 2, .dqk = 128,
+       .sq = {300, 0, 20}, .sk = {150, 150, 150}},
+  };
+  const auto add = [&](SdpaCase row) {
+    row.name = "sdpa/many-queries/" + row.name;
+    row.q_dtype = rows.size() % 2 == 0 ? kFp16 : kBf16;
+    rows.push_back(std::move(row));
+  };
+  for (const SdpaCase &row : table) add(row);
+  for (const int32_t dim : {128, 192}) {
+    for (const int32_t dtype : {kFp16, kBf16}) {
+      const std::string suffix = std::to_string(dim) + (dtype == kFp16 ? "-fp16" : "-bf16");
+      SdpaCase row{.name = "sdpa/many-queries/page-16-" + suffix, .flags = kLse, .q_dtype = dtype,
+                   .kv_layout = kTable, .page_size = 16, .hq = 1, .dqk = dim, .sq = {140},
+                   .sk = {430}};
+      rows.push_back(row);
+      row.name = "sdpa/many-queries/softcap-page-16-" + suffix;
+      row.softcap = 4;
+      rows.push_back(row);
+    }
+  }
+  // More sequences than a warp has lanes, in any order of lengths.
+  for (const bool causal : {false, true}) {
+    SdpaCase row{.name = causal ? "ragged-many-causal" : "ragged-many",
+                 .flags = kLse | (causal ? kCausal : 0), .q_layout = kRagged, .kv_layout = kRagged,
+                 .hq = 3, .hkv = 1, .dqk = 64, .sq = {}, .sk = {}};
+    for (int32_t n = 0; n < 70; n++) {
+      row.sq.push_back(n % 23 == 7 ? 300 + n : n * 37 % 50);
+      row.sk.push_back(causal ? row.sq.back() : n * 53 % 400);
+    }
+    add(row);
+  }
+}
+
 void sizes(std::vector<SdpaCase> &rows) {
   // Lengths around the borders of anyone's tiles.
   for (int32_t dtype : {kFp32, kFp16, kBf16}) {
@@ -611,6 +695,7 @@ std::vector<SdpaCase> sdpa_named_cases() {
   std::vector<SdpaCase> rows;
   edges(rows);
   options(rows);
+  many_queries(rows);
   sizes(rows);
   quantised(rows);
   backward(rows);

@@ -50,6 +50,7 @@ LOST = {
     "C7508": "setmaxnreg was ignored; give the kernel __launch_bounds__(threads, 1)",
     "C7510": "wgmma was serialised: no call, copy or dynamic index of the accumulator in between",
     "C7511": "wgmma was serialised for want of registers: make the tile smaller",
+    "C7512": "wgmma was serialised for want of registers: make the tile smaller",
     "C7514": "wgmma was serialised: its accumulator is used while in flight",
     "C7518": "wgmma was serialised: it is in flight where threads may diverge",
     "C7520": "wgmma was serialised: a wait for its operands is on a path of its own",

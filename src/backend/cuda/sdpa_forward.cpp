@@ -12,6 +12,7 @@
 #include "core/dtype.hpp"
 #include "core/saturating.hpp"
 #include "core/workspace.hpp"
+#include "kernels/cuda/common/softcap.hpp"
 #include "kernels/cuda/sm80/sdpa/forward_params.hpp"
 
 namespace attn::cuda {
@@ -190,9 +191,10 @@ bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
 
 // Least squares on Chebyshev points.
 SoftcapTerms softcap_terms(const Problem &p) {
-  constexpr double kQuick[] = {-0.33324450, 0.12874217};
+  constexpr double kQuick[] = {kSoftcapCubic, kSoftcapQuintic};
   constexpr double kPrecise[] = {-0.33333331, 0.13333243, -0.05387511, 0.02111607, -0.00627616};
-  static_assert(std::size(kQuick) == SoftcapTerms::kQuick);
+  static_assert(std::size(kQuick) == SoftcapTerms::kQuick &&
+                kSoftcapSmall == SoftcapTerms::kQuickSmall);
   static_assert(std::size(kPrecise) == SoftcapTerms::kPrecise);
   const double cap = p.d.softcap, scale = p.d.softmax_scale / cap;
   const bool precise = element_bytes(element_of(p)) == 4;

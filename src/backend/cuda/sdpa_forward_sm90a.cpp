@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <numeric>
 #include <utility>
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
+#include "kernels/cuda/common/softcap.hpp"
 #include "kernels/cuda/sm90a/sdpa/forward_params.hpp"
 
 namespace attn::cuda {
@@ -24,22 +26,31 @@ using sm90::ForwardConfig;
 using sm90::ForwardParams;
 
 enum class Element { fp16, bf16 };
+// See kernels/cuda/sm90a/sdpa/forward/variant.cuh.
+enum class Kind { plain, pages, options };
 
 struct Variant {
   Kernel kernel;
   Element element;
   ForwardConfig config;
+  Kind kind;
 };
 
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, q_stages, \
-                     kv_stages, two_weights)                                                \
+                     kv_stages, two_weights, kind)                                          \
   {ATTN_GPU_KERNEL(entry),                                                                  \
    Element::element,                                                                        \
-   {dim_qk, dim_v, block_m, block_n, q_stages, kv_stages}},
+   {dim_qk, dim_v, block_m, block_n, q_stages, kv_stages},                                  \
+   Kind::kind},
 #include "kernels/cuda/sm90a/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
+
+Kind kind_of(const Problem &p) {
+  if (p.has(ATTN_SDPA_ALIBI) || p.d.softcap > 0) return Kind::options;
+  return p.paged() ? Kind::pages : Kind::plain;
+}
 
 // The tightest head dims that serve; among those, the tile that takes least time for the keys. A
 // tile costs as much as so many keys more, measured at 128 columns, and the last one may be half
@@ -55,7 +66,7 @@ const Variant *find_variant(const Problem &p) {
   };
   const Variant *best = nullptr;
   for (const Variant &v : kVariants) {
-    if (v.element != element || v.config.head_dim_qk < p.d.head_dim_qk ||
+    if (v.element != element || v.kind != kind_of(p) || v.config.head_dim_qk < p.d.head_dim_qk ||
         v.config.head_dim_v < p.d.head_dim_v) {
       continue;
     }
@@ -64,14 +75,14 @@ const Variant *find_variant(const Problem &p) {
   return best;
 }
 
-// A tensor by token and head as the copy engine sees it, `boxes` tokens at a time. False: it
-// cannot.
-bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t batch, int32_t box,
-              TensorMap &map) {
+// A tensor by token and head as the copy engine sees it, `box` tokens at a time. `outer`: its first
+// dimension, if it has rank 4. False: it cannot.
+bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t outer_extent,
+              int32_t box, TensorMap &map) {
   const int first = tensor.rank == 4 ? 1 : 0;
   const int64_t outer = first == 1 ? tensor.shape[0] : 1;
   // (A tensor that all sequences share is not worth a variant.)
-  if (tensor.stride[first + 2] != 1 || (first == 1 && outer != batch)) return false;
+  if (tensor.stride[first + 2] != 1 || (first == 1 && outer != outer_extent)) return false;
   // From the fastest dimension on.
   const uint64_t extents[] = {
       static_cast<uint64_t>(tensor.shape[first + 2]), static_cast<uint64_t>(tensor.shape[first]),
@@ -98,9 +109,17 @@ bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t batch
 bool make_params(const Problem &p, const Call &call, const CudaDevice &device, const Variant &v,
                  ForwardParams &f) {
   const attn_sdpa_args &a = call.args;
-  if (!make_map(device, a.q, call.batch, 64, f.q) ||
-      !make_map(device, a.k, call.batch, v.config.block_n, f.k) ||
-      !make_map(device, a.v, call.batch, v.config.block_n, f.v) ||
+  int32_t box = v.config.block_n;
+  int64_t outer_k = call.batch;
+  if (p.paged()) {
+    box = std::gcd(p.d.page_size, box);
+    outer_k = a.k.shape[0];
+    f.box_rows = box;
+    f.page_size = Divider(p.d.page_size);
+    f.page_step = p.d.kv_layout == ATTN_LAYOUT_PAGED_TABLE ? a.block_table.stride[1] : 1;
+  }
+  if (!make_map(device, a.q, call.batch, 64, f.q) || !make_map(device, a.k, outer_k, box, f.k) ||
+      !make_map(device, a.v, outer_k, box, f.v) ||
       !copies_whole(token_view(a.out), p.d.head_dim_v, 2)) {
     return false;
   }
@@ -115,7 +134,6 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   f.total_q = call.total_q;
   f.head_dim_qk = p.d.head_dim_qk;
   f.head_dim_v = p.d.head_dim_v;
-  f.tail = p.ragged_q() ? 1 : 0;
   if (p.has(ATTN_SDPA_RETURN_LSE)) {
     f.options |= sm90::kForwardLse;
     f.lse = query_view(a.lse, false);
@@ -128,7 +146,24 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   }
   if (p.has(ATTN_SDPA_LSE_INCLUDES_SINK)) f.options |= sm90::kForwardLseIncludesSink;
   if (!p.ragged_q() && !p.has(ATTN_SDPA_SEQUSED_Q)) f.options |= sm90::kForwardWholeQ;
-  if (!p.ragged_k() && !p.has(ATTN_SDPA_SEQUSED_K)) f.options |= sm90::kForwardWholeKv;
+  if (!p.ragged_k() && !p.paged() && !p.has(ATTN_SDPA_SEQUSED_K))
+    f.options |= sm90::kForwardWholeKv;
+  if (p.has(ATTN_SDPA_ALIBI)) {
+    const attn_tensor &t = a.alibi_slopes;
+    f.options |= sm90::kForwardAlibi;
+    f.alibi_slopes = static_cast<const float *>(t.data);
+    f.alibi_batch = t.rank == 2 ? t.stride[0] : 0;
+    f.alibi_head = t.stride[t.rank - 1];
+  }
+  if (p.d.softcap > 0) {
+    f.options |= sm90::kForwardSoftcap;
+    f.softcap_scale = p.d.softmax_scale / p.d.softcap;
+    f.bare_softcap = 1 / f.softcap_scale;
+    const float square = f.softcap_scale * f.softcap_scale;
+    f.softcap_cubic = kSoftcapCubic * square;
+    f.softcap_quintic = kSoftcapQuintic * square * square;
+  }
+  f.scale_inverse = 1 / p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
   f.scale_log2_inverse = 1 / f.scale_log2;
   return true;
@@ -164,21 +199,23 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
   if (v == nullptr || v->config.smem_bytes() > cuda.max_dynamic_smem()) {
     return Verdict::refuses("head dims are above what a tile in shared memory can hold");
   }
+  constexpr int32_t kPageRows = 8;  // after which the order of bytes in a tile repeats
   constexpr uint64_t kLacks = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
-                              ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
-                              ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE | ATTN_SDPA_RETURN_ROW_MAX;
+                              ATTN_SDPA_BIAS | ATTN_SDPA_DROPOUT | ATTN_SDPA_BLOCK_SPARSE |
+                              ATTN_SDPA_GATE | ATTN_SDPA_RETURN_ROW_MAX;
   if (p.has(kLacks)) {
     return Verdict::refuses(
-        "these kernels have no masks, segments, bias, ALiBi, dropout, block lists, gate and "
-        "row_max");
+        "these kernels have no masks, segments, bias, dropout, block lists, gate and row_max");
   }
-  if (!p.softmax() || p.d.softcap > 0 || p.d.softmax_scale <= 0 || p.d.sink_tokens != 0 ||
-      p.d.chunk_size != 0) {
+  if (!p.softmax() || p.d.softmax_scale <= 0 || p.d.sink_tokens != 0 || p.d.chunk_size != 0) {
     return Verdict::refuses(
-        "these kernels have no other activation than softmax, no softcap, no scale of 0 or below, "
-        "no sink tokens and no chunks");
+        "these kernels have no other activation than softmax, no scale of 0 or below, no sink "
+        "tokens and no chunks");
   }
-  if (p.paged()) return Verdict::refuses("these kernels read no pages");
+  if (p.paged() && p.d.page_size % kPageRows != 0) {
+    return Verdict::refuses(
+        "a page's size is no multiple of 8, so no box of a tile's rows fits it");
+  }
   if (p.d.split_policy == ATTN_SPLIT_FIXED && p.d.split_size < p.d.max_seqlen_k) {
     return Verdict::refuses("these kernels do not split keys");
   }
@@ -219,12 +256,17 @@ int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &d
   const int64_t heads = p.d.num_q_heads;
   f.heads = Divider(heads);
   f.group = Divider(p.group);
-  f.m_blocks =
-      static_cast<int32_t>(std::max<int64_t>(f.tail, ceil_div(call.seqlen_q, config.block_m)));
   // Causal: later blocks have more keys.
   f.blocks_an_item = p.has(ATTN_SDPA_CAUSAL) ? 2 : 1;
+  f.m_blocks = static_cast<int32_t>(ceil_div(call.seqlen_q, config.block_m));
   const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
-  const int64_t items = saturating_product({call.batch + f.tail, heads, items_a_pair});
+  int64_t items = saturating_product({call.batch, heads, items_a_pair});
+  if (p.ragged_q()) {
+    // As many as there may be, whatever the lengths.
+    f.classes = sm90::length_class(static_cast<int32_t>(p.d.max_seqlen_k)) + 1;
+    const int64_t blocks = call.total_q / config.block_m + call.batch + 1;
+    items = call.total_q == 0 ? 0 : saturating_product({heads, blocks});
+  }
   if (items == 0) return ATTN_OK;  // there is no query
   if (items > INT32_MAX) {
     return error.fail(ATTN_ERROR_UNSUPPORTED, "args",

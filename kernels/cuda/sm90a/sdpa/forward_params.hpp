@@ -19,32 +19,52 @@ enum ForwardOption : uint32_t {
   // Sequences end where the tensor does, so that what lies behind them arrives as 0.
   kForwardWholeQ = 1u << 4,
   kForwardWholeKv = 1u << 5,
+  kForwardSoftcap = 1u << 6,
+  kForwardAlibi = 1u << 7,
 };
 
 struct ForwardParams {
-  // (head dim, token, head, outer) as kernels/common/sequence.hpp has it; boxes of 64 columns.
+  // (head dim, token, head, outer) as kernels/common/sequence.hpp has it; boxes of 64 columns. Of
+  // pages, a box has box_rows: as many as divide both a page and a tile, a multiple of 8.
   TensorMap q, k, v;
   SequenceTable sequences;
   TokenView q_view, k_view, v_view, out;
   QueryView lse;
   const float *sink;
   int64_t sink_head;
+  const float *alibi_slopes;
+  int64_t alibi_batch, alibi_head;
   int64_t total_q;
+  int64_t page_step;  // elements between two entries of a sequence's list of pages
 
   PositionRulesOf<int32_t> rules;  // of the descriptor; seqlen_k and offset are a sequence's own
   int32_t bottom_right;
   uint32_t options;
   int32_t batch;  // sequences
   int32_t head_dim_qk, head_dim_v;
-  int32_t tail;  // ragged: 1, as if one more sequence held the tokens after the last one
+  Divider page_size;
+  int32_t box_rows;
   // The order of work: all blocks of queries of a (batch, head) pair, then those of the next, so
   // that neighbours find the same keys in the L2. Causal: an item is the n-th block of queries from
   // the end and the n-th from the beginning, and so all items take the same time.
   int32_t items, blocks_an_item, m_blocks;
   Divider items_a_pair, heads, group;
-  float scale_log2;          // softmax_scale in units of log 2
-  float scale_log2_inverse;  // 1 over it
+  // Ragged queries have a number of items a sequence, and come in classes: see RaggedOrder.
+  int32_t classes;                       // 0: not ragged
+  float scale_log2;                      // softmax_scale in units of log 2
+  float scale_log2_inverse;              // 1 over it
+  float scale_inverse;                   // 1 / softmax_scale
+  float softcap_scale;                   // softmax_scale / softcap
+  float bare_softcap;                    // 1 over it
+  float softcap_cubic, softcap_quintic;  // kernels/cuda/common/softcap.hpp, with powers of it
 };
+
+// Sequences of about the same length: 0 for the shortest, one more for each doubling.
+ATTN_HD inline int32_t length_class(int32_t seqlen_k) {
+  int32_t n = 0;
+  for (int32_t tiles = seqlen_k >> 7; tiles != 0; tiles >>= 1) n++;
+  return n;
+}
 
 // One row of the table of variants.
 struct ForwardConfig {
@@ -58,8 +78,8 @@ struct ForwardConfig {
   }
   ATTN_HD constexpr int32_t consumers() const { return block_m / 64; }  // warpgroups
   ATTN_HD constexpr int32_t threads() const { return 128 * (consumers() + 1); }
-  // Shared memory: stages of q, k and v; barriers and descriptions of work.
-  static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4;
+  // Shared memory: stages of q, k and v; barriers, descriptions of work and the planner's own.
+  static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4, kPlanBytes = 384;
   ATTN_HD constexpr int32_t q_bytes() const { return block_m * 128 * blocks(head_dim_qk); }
   ATTN_HD constexpr int32_t k_bytes() const { return block_n * 128 * blocks(head_dim_qk); }
   ATTN_HD constexpr int32_t v_bytes() const { return block_n * 128 * blocks(head_dim_v); }
@@ -67,7 +87,8 @@ struct ForwardConfig {
   ATTN_HD constexpr int32_t v_at() const { return k_at() + kv_stages * k_bytes(); }
   ATTN_HD constexpr int32_t barriers_at() const { return v_at() + kv_stages * v_bytes(); }
   ATTN_HD constexpr int32_t works_at() const { return barriers_at() + kBarrierBytes; }
-  ATTN_HD constexpr int32_t smem_bytes() const { return works_at() + kWorks * kWorkBytes; }
+  ATTN_HD constexpr int32_t plan_at() const { return works_at() + kWorks * kWorkBytes; }
+  ATTN_HD constexpr int32_t smem_bytes() const { return plan_at() + kPlanBytes; }
 };
 
 }  // namespace attn::cuda::sm90

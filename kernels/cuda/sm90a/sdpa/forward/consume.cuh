@@ -109,10 +109,22 @@ struct Consumer {
   __device__ static bool sees_all(const Work &w, int first) {
     return first >= w.all_begin && first + kBlockN <= w.all_end;
   }
+  // Groups of eight keys that nobody sees, a bit each. Not to be read when the tile is released.
+  __device__ uint32_t skipped() const {
+    if constexpr (!kPages) return 0;
+    uint32_t groups = 0;
+    if (threadIdx.x % 32 == 0) groups = load_shared_32(skipped_groups(k.stage()));
+    return __shfl_sync(~0u, groups, 0);
+  }
   // Hides what the rows of `w` do not see of a tile, and turns scores into weights. True if results
   // so far must follow by softmax.alpha.
-  __device__ bool weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first,
-                        bool whole) const {
+  __device__ bool weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first, bool whole,
+                        uint32_t skipped) const {
+    if (kScoreOptions && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
+    if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+      Softmax::slope(s, w, w.row0 + local_row(), first);
+    }
+    if (kPages && skipped != 0) Softmax::hide(s, skipped);
     if (!whole) Softmax::mask(s, p, w, w.row0 + local_row(), first);
     const bool moved = softmax.move(s);
     softmax.weigh(s);
@@ -150,10 +162,11 @@ struct Consumer {
   __device__ void first_weights(float (&s)[kScores], uint32_t (&weights)[kScores / 2],
                                 Softmax &softmax, const Work &w) {
     own_registers(s);
+    const uint32_t skips = skipped();
     next_k();
     if (uniform(w.tiles) == 1) next_q();
     softmax.begin();
-    weigh(s, softmax, w, w.top, sees_all(w, w.top));
+    weigh(s, softmax, w, w.top, sees_all(w, w.top), skips);
     Softmax::pack(weights, s);
     own_registers(weights);
   }
@@ -198,6 +211,7 @@ struct Consumer {
         if constexpr (!kTwoWeights) end_turn();
         // (Read from shared memory, where it does not cost registers, while products run.)
         const bool whole = sees_all(w, first);
+        const uint32_t skips = skipped();
         more = first > w.bottom;
         wgmma_wait<1>();
         own_registers(s);
@@ -206,7 +220,7 @@ struct Consumer {
         if constexpr (kTwoWeights) end_turn();
         next_k();
         if (!more) next_q();
-        const bool moved = weigh(s, softmax, w, first, whole);
+        const bool moved = weigh(s, softmax, w, first, whole, skips);
         if constexpr (kTwoWeights) {
           Softmax::pack(to, s);
           finish_here(to, softmax);

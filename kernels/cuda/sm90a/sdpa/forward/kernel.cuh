@@ -20,11 +20,12 @@ struct Work {
   int32_t head, kv_head;
   int32_t row0;          // the first query
   int32_t used, places;  // queries of the sequence, and places for them, the rest being padding
-  int32_t places_step;   // from a place that is padding to the next of this block
   int32_t seqlen_k;
   int32_t diagonal;            // query i is at position i + diagonal
   int32_t top, bottom, tiles;  // first keys of the first and the last tile, and their number
   int32_t all_begin, all_end;  // keys that all rows see
+  const int32_t *pages;        // where keys are in pages: the sequence's list of them
+  float slope;                 // ALiBi's, over softmax_scale
 };
 static_assert(sizeof(Work) <= ForwardConfig::kWorkBytes);
 
@@ -57,6 +58,12 @@ __device__ inline uint32_t barrier(Ring ring, bool full, int stage) {
   return smem() + kConfig.barriers_at() +
          ((static_cast<int>(ring) * 2 + (full ? 0 : 1)) * kMostStages + stage) * 8;
 }
+// Of a tile of keys in pages, which groups of eight are on pages to skip: a word.
+__device__ inline uint32_t skipped_groups(int stage) {
+  return smem() + kConfig.barriers_at() + 8 * kMostStages * 8 + stage * 4;
+}
+static_assert(kMostStages * (8 * 8 + 4) <= ForwardConfig::kBarrierBytes);
+static_assert(kBlockN <= 8 * 32);
 __device__ inline Work &work_slot(int slot) {
   return reinterpret_cast<Work *>(memory() + kConfig.works_at())[slot];
 }
@@ -84,6 +91,24 @@ struct Place {
   __device__ uint32_t phase() const { return count / kStages % 2; }
   __device__ void next() { count++; }
 };
+
+__device__ inline Sequence sequence_of(const ForwardParams &p, int index) {
+  SequenceTable table = p.sequences;
+  if constexpr (!kPages) {  // known to the compiler
+    table.page_size = 0;
+    table.page_indptr = nullptr;
+  }
+  return table.sequence(index);
+}
+// Where key j is.
+__device__ inline TokenPlace key_place(const ForwardParams &p, const Work &w, int j) {
+  if (kPages && p.box_rows != 0) {
+    uint32_t slot = static_cast<uint32_t>(j);
+    const uint32_t page = p.page_size.divide(slot);
+    return {w.pages[page * p.page_step], slot};
+  }
+  return {w.outer_k, w.inner_k + j};
+}
 
 // The keys of query i.
 __device__ inline BandOf<int32_t> keys_of(const ForwardParams &p, int seqlen_k, int diagonal,

@@ -5,37 +5,39 @@
 
 namespace attn::cuda::sm90 {
 
-// Which rows of which sequence and head, and which keys they see. rows <= 0: there are none.
-// (Written where it goes, since the planner has few registers.)
-__device__ inline void make_work(Work &w, const ForwardParams &p, uint32_t item, int half) {
-  const uint32_t pair = p.items_a_pair.quotient(item);
-  int m_block = static_cast<int>(item - pair * p.items_a_pair.divisor);
-  if (p.blocks_an_item == 2) {
-    const int last = p.m_blocks - 1 - m_block;
-    if (half == 0) {
-      m_block = last;
-    } else if (m_block == last) {  // the one in the middle
-      w.rows = 0;
-      return;
-    }
-  }
-  uint32_t head = pair;
-  w.index = static_cast<int>(p.heads.divide(head));
-  w.head = static_cast<int>(head);
-  w.kv_head = static_cast<int>(p.group.quotient(head));
-  w.row0 = m_block * kBlockM;
-  w.places_step = p.m_blocks * kBlockM;
+// What the planner keeps in shared memory, since it has few registers.
+struct Plan {
+  // What comes next: a sequence, a head, a block of queries, and another that may follow it.
+  int index, head, block, other;
+  int item;  // the next one of this block
+  // RaggedOrder's.
+  int left;        // classes, with this one
+  int base;        // the first of 32 sequences
+  int first;       // their first item
+  int until[32];   // their items, those of earlier ones of the 32 included
+  int blocks[32];  // of queries
+};
+static_assert(sizeof(Plan) <= ForwardConfig::kPlanBytes);
+__device__ inline volatile Plan &plan() {
+  return *reinterpret_cast<volatile Plan *>(memory() + kConfig.plan_at());
+}
+
+// Which rows the next block has, and which keys they see. (Written where it goes.)
+__device__ inline void make_work(Work &w, const ForwardParams &p) {
+  w.index = plan().index;
+  w.head = plan().head;
+  w.kv_head = static_cast<int>(p.group.quotient(static_cast<uint32_t>(w.head)));
+  w.row0 = plan().block * kBlockM;
   int seqlen_q;
   if (w.index == p.batch) {
-    // Ragged: the tokens after the last sequence are padding, as if of one more sequence. They may
-    // be more than the longest sequence that the blocks were counted for.
+    // Ragged: the tokens after the last sequence are padding, as if of one more sequence.
     const int64_t begin = p.sequences.cu_seqlens_q[w.index];
     w.outer_q = w.outer_k = w.inner_k = 0;
     w.inner_q = static_cast<int>(begin);
     w.places = static_cast<int>(p.total_q - begin);
     w.seqlen_k = seqlen_q = 0;
   } else {
-    const Sequence s = p.sequences.sequence(w.index);
+    const Sequence s = sequence_of(p, w.index);
     w.outer_q = static_cast<int>(s.first_q.outer);
     w.inner_q = static_cast<int>(s.first_q.inner);
     w.outer_k = static_cast<int>(s.first_k.outer);
@@ -43,7 +45,13 @@ __device__ inline void make_work(Work &w, const ForwardParams &p, uint32_t item,
     w.places = static_cast<int>(s.rows_q);
     w.seqlen_k = static_cast<int>(s.seqlen_k);
     seqlen_q = static_cast<int>(s.seqlen_q);
-    w.places_step = w.places;
+  }
+  if (kPages && w.index < p.batch) {
+    asm volatile("" ::: "memory");  // looked up by itself, since the planner has few registers
+    w.pages = sequence_of(p, w.index).pages;
+  }
+  if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+    w.slope = p.alibi_slopes[w.index * p.alibi_batch + w.head * p.alibi_head] * p.scale_inverse;
   }
   w.used = seqlen_q;
   w.rows = min(w.places - w.row0, kBlockM);
@@ -63,45 +71,164 @@ __device__ inline void make_work(Work &w, const ForwardParams &p, uint32_t item,
   }
 }
 
-// One thread decides what comes next, for all others.
+// The order of work where queries are ragged. Items are those of all sequences one after the other,
+// of a sequence those of its heads, and of a head blocks of queries (causal: pairs of them, as
+// ForwardParams has it), so that neighbours find the same keys in the L2. Long sequences come
+// first, class by class: then items become cheaper from one to the next, and blocks that take turns
+// at them have about the same to do, whatever the lengths. A warp walks, a lane a sequence of 32;
+// it never goes back, so it looks at each sequence once a class.
+struct RaggedOrder {
+  const ForwardParams &p;
+
+  __device__ static int lane() { return tid() % 32; }
+  __device__ int items(int blocks) const {  // of a head
+    return (blocks + p.blocks_an_item - 1) / p.blocks_an_item;
+  }
+
+  __device__ void begin() const {
+    if (lane() == 0) {
+      plan().left = p.classes;
+      plan().base = 0;
+      plan().first = 0;
+    }
+    __syncwarp();
+    look();
+  }
+  __device__ void look() const {
+    const int b = plan().base + lane();
+    int blocks = 0;
+    if (b <= p.batch) {
+      const int32_t *begin = p.sequences.cu_seqlens_q + b;
+      const int end = b < p.batch ? begin[1] : static_cast<int>(p.total_q);
+      const int of = b < p.batch ? length_class(static_cast<int>(sequence_of(p, b).seqlen_k)) : 0;
+      // (A sequence that is longer than it may be is in the first class.)
+      if (min(of, p.classes - 1) == plan().left - 1) {
+        blocks = (end - *begin + kBlockM - 1) / kBlockM;
+      }
+    }
+    int until = items(blocks) * static_cast<int>(p.heads.divisor);
+#pragma unroll 1
+    for (int step = 1; step < 32; step *= 2) {
+      const int before = __shfl_up_sync(~0u, until, step);
+      if (lane() >= step) until += before;
+    }
+    plan().until[lane()] = until;
+    plan().blocks[lane()] = blocks;
+    __syncwarp();
+  }
+
+  // To item n of all. False: there are not so many.
+  __device__ bool go(int item) const {
+#pragma unroll 1
+    while (item >= plan().first + plan().until[31]) {
+      const int first = plan().first + plan().until[31], base = plan().base + 32;
+      const int left = plan().left - (base > p.batch ? 1 : 0);
+      __syncwarp();
+      if (left == 0) return false;
+      if (lane() == 0) {
+        plan().left = left;
+        plan().base = base > p.batch ? 0 : base;
+        plan().first = first;
+      }
+      __syncwarp();
+      look();
+    }
+    item -= plan().first;
+    const int of = __ffs(static_cast<int>(__ballot_sync(~0u, item < plan().until[lane()]))) - 1;
+    if (lane() == 0) {
+      const int blocks = plan().blocks[of], each = items(blocks);
+      if (of > 0) item -= plan().until[of - 1];
+      const int head = item / each;
+      plan().index = plan().base + of;
+      plan().head = head;
+      set_blocks(p, item - head * each, blocks);
+    }
+    return true;
+  }
+
+  // Item n of a head's. Causal: the n-th block of queries from the end and the n-th from the
+  // beginning, if that is another.
+  __device__ static void set_blocks(const ForwardParams &p, int n, int blocks) {
+    const int last = blocks - 1 - n;
+    plan().block = p.blocks_an_item == 2 ? last : n;
+    plan().other = p.blocks_an_item == 2 && last != n ? n : -1;
+  }
+};
+
+// One warp decides what comes next, for all others. The plan is its first lane's to write.
 struct Planner {
   const ForwardParams &p;
   Place<ForwardConfig::kWorks> work;
 
-  __device__ void run() {
-    int item = static_cast<int>(blockIdx.x), half = 0;
-    int rows;
-#pragma unroll 1
-    do {
-      barrier_wait(barrier(Ring::work, false, work.stage()), work.phase() ^ 1);
-      Work &w = work_slot(work.stage());
-      rows = 0;
-#pragma unroll 1
-      while (item < p.items && rows <= 0) {
-        make_work(w, p, static_cast<uint32_t>(item), half);
-        rows = w.rows;
-        if (++half == p.blocks_an_item) {
-          half = 0;
-          item += static_cast<int>(gridDim.x);
-        }
+  __device__ bool go_on() const {
+    const bool first_lane = RaggedOrder::lane() == 0;
+    const int other = plan().other, item = plan().item, blocks = static_cast<int>(gridDim.x);
+    __syncwarp();
+    if (other >= 0) {
+      if (first_lane) {
+        plan().block = other;
+        plan().other = -1;
       }
-      if (rows <= 0) w.rows = w.tiles = 0;
-      barrier_arrive(barrier(Ring::work, true, work.stage()));
+      return true;
+    }
+    if (first_lane) plan().item = item + blocks;
+    if (p.classes != 0) {
+      // To and fro, so that nobody always gets the longest of a round.
+      const int own = static_cast<int>(blockIdx.x), round = item / blocks;
+      return RaggedOrder{p}.go(round % 2 == 0 ? item : item - own + blocks - 1 - own);
+    }
+    if (item >= p.items) return false;
+    if (first_lane) {
+      uint32_t head = p.items_a_pair.quotient(static_cast<uint32_t>(item));
+      RaggedOrder::set_blocks(p, item - static_cast<int>(head * p.items_a_pair.divisor),
+                              p.m_blocks);
+      plan().index = static_cast<int>(p.heads.divide(head));
+      plan().head = static_cast<int>(head);
+    }
+    return true;
+  }
+  __device__ void run() {
+    if (p.classes != 0) RaggedOrder{p}.begin();
+    if (RaggedOrder::lane() == 0) {
+      plan().item = static_cast<int>(blockIdx.x);
+      plan().other = -1;
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (bool more = true; more;) {
+      more = go_on();
+      __syncwarp();
+      barrier_wait(barrier(Ring::work, false, work.stage()), work.phase() ^ 1);
+      if (threadIdx.x % 32 == 0) {
+        Work &w = work_slot(work.stage());
+        w.rows = w.tiles = 0;
+        if (more) make_work(w, p);
+        barrier_arrive(barrier(Ring::work, true, work.stage()));
+      }
+      __syncwarp();
       work.next();
-    } while (rows > 0);
+    }
   }
 };
 
-// One thread asks for tiles.
+// Who asks for tiles: one thread for all, or, where keys are in pages, a warp for those of q and k
+// and one for those of v.
+template <bool kKeys, bool kValues>
 struct Producer {
+  static constexpr bool kWarp = !(kKeys && kValues);
+
   const ForwardParams &p;
   Place<kQStages> q;
   Place<kKvStages> k, v;
   Place<ForwardConfig::kWorks> work;
 
+  __device__ static int lane() { return tid() % 32; }
+  __device__ static bool first_lane() { return !kWarp || lane() == 0; }
+
   template <int kRows, int kBlocks>
   __device__ static void load(const TensorMap &map, uint32_t tile, uint32_t full, int row, int head,
                               int outer) {
+    if (!first_lane()) return;
     barrier_expect(full, kRows * 128 * kBlocks);
 #pragma unroll
     for (int block = 0; block < kBlocks; block++) {
@@ -109,6 +236,34 @@ struct Producer {
                outer);
     }
   }
+
+  // Of the keys of a tile that begins with key `first` this lane looks after eight, if there are so
+  // many: their page, or -1 if they are not to be read.
+  __device__ static bool has_keys() {
+    return lane() < kBlockN / 8;
+  }
+  __device__ int own_page(const Work &w, int first) const {
+    const int j = first + lane() * 8;
+    if (!has_keys() || j >= w.seqlen_k) return -1;
+    return max(w.pages[p.page_size.quotient(static_cast<uint32_t>(j)) * p.page_step], -1);
+  }
+  // A tile box by box, each by the lane of its first keys. What is before the pool arrives as 0.
+  template <int kBlocks>
+  __device__ void load_pages(const TensorMap &map, uint32_t tile, uint32_t full, int first,
+                             int head, int page) const {
+    if (first_lane()) barrier_expect(full, kBlockN * 128 * kBlocks);
+    __syncwarp();
+    const int own = lane() * 8;
+    if (!has_keys() || own % p.box_rows != 0) return;
+    uint32_t slot = static_cast<uint32_t>(first + own);
+    p.page_size.divide(slot);
+#pragma unroll
+    for (int block = 0; block < kBlocks; block++) {
+      load_box(tile + block * kBlockN * 128 + own * 128, map, full, block * ForwardConfig::kColumns,
+               static_cast<int>(slot), head, page);
+    }
+  }
+
   __device__ void load_q(const Work &w) {
 #pragma unroll
     for (int group = 0; group < kConsumers; group++) {
@@ -119,42 +274,85 @@ struct Producer {
     }
     q.next();
   }
-  __device__ void load_k(const Work &w, int row) {
+  // The tile that begins with key `first`; `page`: own_page() of it.
+  __device__ void load_k(const Work &w, int first, int page) {
+    const uint32_t tile = k_tile(k.stage()), full = barrier(Ring::k, true, k.stage());
     barrier_wait(barrier(Ring::k, false, k.stage()), k.phase() ^ 1);
-    load<kBlockN, kConfig.blocks(kDqk)>(p.k, k_tile(k.stage()), barrier(Ring::k, true, k.stage()),
-                                        row, w.kv_head, w.outer_k);
+    if (kWarp && p.box_rows != 0) {
+      const uint32_t skipped = __ballot_sync(~0u, has_keys() && page < 0);
+      if (first_lane()) store_shared_32(skipped_groups(k.stage()), skipped);
+      load_pages<kConfig.blocks(kDqk)>(p.k, tile, full, first, w.kv_head, page);
+    } else {
+      load<kBlockN, kConfig.blocks(kDqk)>(p.k, tile, full, w.inner_k + first, w.kv_head, w.outer_k);
+    }
     k.next();
   }
-  __device__ void load_v(const Work &w, int row) {
+  __device__ void load_v(const Work &w, int first, int page) {
+    const uint32_t tile = v_tile(v.stage()), full = barrier(Ring::v, true, v.stage());
     barrier_wait(barrier(Ring::v, false, v.stage()), v.phase() ^ 1);
-    load<kBlockN, kConfig.blocks(kDv)>(p.v, v_tile(v.stage()), barrier(Ring::v, true, v.stage()),
-                                       row, w.kv_head, w.outer_k);
+    if (kWarp && p.box_rows != 0) {
+      load_pages<kConfig.blocks(kDv)>(p.v, tile, full, first, w.kv_head, page);
+    } else {
+      load<kBlockN, kConfig.blocks(kDv)>(p.v, tile, full, w.inner_k + first, w.kv_head, w.outer_k);
+    }
     v.next();
   }
 
+  // All tiles of a block of queries; values are a tile behind keys.
+  __device__ void load_both(const Work &w) {
+    int first = w.top;
+    load_k(w, first, 0);
+    load_q(w);
+#pragma unroll 1
+    for (int tiles = w.tiles; tiles > 1; tiles--) {
+      load_k(w, first - kBlockN, 0);
+      load_v(w, first, 0);
+      first -= kBlockN;
+    }
+    load_v(w, first, 0);
+  }
+  // The same of one of them. Pages are looked up a tile ahead.
+  __device__ void load_one(const Work &w) {
+    const auto page_of = [&](int first) {
+      return p.box_rows != 0 && first >= 0 ? own_page(w, first) : -1;
+    };
+    int first = w.top;
+    int page = page_of(first);
+#pragma unroll 1
+    for (;;) {
+      const int ahead = page_of(first - kBlockN);
+      if constexpr (kKeys) {
+        load_k(w, first, page);
+        if (first == w.top) load_q(w);
+      } else {
+        load_v(w, first, page);
+      }
+      if (first <= w.bottom) return;
+      first -= kBlockN;
+      page = ahead;
+    }
+  }
+
   __device__ void run() {
-    prefetch_tensor_map(p.q);
-    prefetch_tensor_map(p.k);
-    prefetch_tensor_map(p.v);
+    if constexpr (kKeys) {
+      prefetch_tensor_map(p.q);
+      prefetch_tensor_map(p.k);
+    }
+    if constexpr (kValues) prefetch_tensor_map(p.v);
 #pragma unroll 1
     for (;; work.next()) {
       barrier_wait(barrier(Ring::work, true, work.stage()), work.phase());
       const Work &w = work_slot(work.stage());
       if (w.rows == 0) return;
-      const int tiles = w.tiles;
-      if (tiles > 0) {
-        int row = w.inner_k + w.top;
-        load_k(w, row);
-        load_q(w);
-#pragma unroll 1
-        for (int tile = 1; tile < tiles; tile++) {
-          load_k(w, row - kBlockN);
-          load_v(w, row);
-          row -= kBlockN;
+      if (w.tiles > 0) {
+        if constexpr (kWarp) {
+          load_one(w);
+          __syncwarp();
+        } else {
+          load_both(w);
         }
-        load_v(w, row);
       }
-      barrier_arrive(barrier(Ring::work, false, work.stage()));
+      if (first_lane()) barrier_arrive(barrier(Ring::work, false, work.stage()));
     }
   }
 };

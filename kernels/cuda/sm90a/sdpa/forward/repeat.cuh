@@ -3,7 +3,7 @@
 // again by their warp, key by key, from visible keys only.
 #pragma once
 
-#include "kernels/cuda/sm90a/sdpa/forward/kernel.cuh"
+#include "kernels/cuda/sm90a/sdpa/forward/softmax.cuh"
 
 namespace attn::cuda::sm90 {
 
@@ -46,14 +46,22 @@ __device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, 
 #pragma unroll 1
   for (int base = band.begin; base < band.end; base += 32) {
     const int j = base + lane;
-    const bool visible = j < band.end;
+    const TokenPlace own = j < band.end ? key_place(p, w, j) : TokenPlace{-1, 0};
+    const bool visible = !own.skipped();
     float s = -infinity();
     if (visible) {
-      const int64_t k_at = p.k_view.offset({w.outer_k, w.inner_k + j}, w.kv_head);
+      const int64_t k_at = p.k_view.offset(own, w.kv_head);
       float qk = 0;
 #pragma unroll 1
       for (int d = 0; d < p.head_dim_qk; d++) {
         qk = fmaf(load_element(p.q_view, q_at + d), load_element(p.k_view, k_at + d), qk);
+      }
+      if (kScoreOptions && (p.options & kForwardSoftcap) != 0) {
+        const bool small = fabsf(qk * p.softcap_scale) < kSoftcapSmall;
+        qk = small ? Softmax::cap_small(qk, p) : Softmax::cap_large(qk, p);
+      }
+      if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+        qk -= w.slope * fabsf(static_cast<float>(i + w.diagonal - j));
       }
       s = qk * p.scale_log2;
     }
@@ -78,7 +86,7 @@ __device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, 
     for (uint32_t rest = __ballot_sync(~0u, counts); rest != 0; rest &= rest - 1) {
       const int n = __ffs(static_cast<int>(rest)) - 1;
       const float weight_n = __shfl_sync(~0u, weight, n);
-      const int64_t v_at = p.v_view.offset({w.outer_k, w.inner_k + base + n}, w.kv_head);
+      const int64_t v_at = p.v_view.offset(key_place(p, w, base + n), w.kv_head);
 #pragma unroll
       for (int c = 0; c < kOwn; c++) {
         const int d = c * 32 + lane;

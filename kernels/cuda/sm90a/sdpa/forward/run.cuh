@@ -18,17 +18,24 @@ __device__ inline void run(const ForwardParams &p) {
     ring(Ring::q, kQStages * kConsumers, 4);
     ring(Ring::k, kKvStages, kWarps);
     ring(Ring::v, kKvStages, kWarps);
-    ring(Ring::work, ForwardConfig::kWorks, kWarps + 1);
+    ring(Ring::work, ForwardConfig::kWorks, kWarps + kProducers);
     barrier_init_fence();
+    if constexpr (kPages) {
+      for (int stage = 0; stage < kKvStages; stage++) store_shared_32(skipped_groups(stage), 0);
+    }
   }
   __syncthreads();
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 128, 0);
   if (group == 0) {
     give_registers<kProducerRegisters>();
-    if (threadIdx.x == 0) {
-      Producer{p}.run();
-    } else if (threadIdx.x == 32) {
+    const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
+    if (warp == 1) {
       Planner{p}.run();
+    } else if constexpr (kPages) {
+      if (warp == 0) Producer<true, false>{p}.run();
+      if (warp == 2) Producer<false, true>{p}.run();
+    } else if (threadIdx.x == 0) {
+      Producer<true, true>{p}.run();
     }
   } else {
     take_registers<kConsumerRegisters>();

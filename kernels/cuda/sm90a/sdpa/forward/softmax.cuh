@@ -61,6 +61,48 @@ struct Softmax {
     }
   }
 
+  // Softcap of a product: tanh(x softcap_scale) / softcap_scale. Small: below kSoftcapSmall.
+  __device__ static float cap_small(float x, const ForwardParams &p) {
+    const float z = x * x;
+    return x * fmaf(fmaf(p.softcap_quintic, z, p.softcap_cubic), z, 1.0f);
+  }
+  __device__ static float cap_large(float x, const ForwardParams &p) {
+    const float e = exp2_fast(-2 * kLog2EF * fabsf(x * p.softcap_scale));
+    return copysignf((1 - e) * reciprocal_fast(1 + e) * p.bare_softcap, x);
+  }
+  __device__ static void cap(float (&s)[kScores], const ForwardParams &p) {
+    float high = 0;
+#pragma unroll
+    for (int i = 0; i < kScores; i++) high = fmaxf(high, fabsf(s[i]));
+    // Scores far below the cap, the usual case, need no exponential.
+    if (__all_sync(~0u, high * p.softcap_scale < kSoftcapSmall)) {
+#pragma unroll
+      for (int i = 0; i < kScores; i++) s[i] = cap_small(s[i], p);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kScores; i++) s[i] = cap_large(s[i], p);
+    }
+  }
+  // ALiBi. `row`, `first`: as of mask().
+  __device__ static void slope(float (&s)[kScores], const Work &w, int row, int first) {
+    const float minus = -w.slope;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float from = static_cast<float>(row + half * 8 + w.diagonal - first - (tid() & 3) * 2);
+#pragma unroll
+      for (int i = 0; i < kScores / 2; i++) {
+        float &x = s[4 * (i / 2) + 2 * half + i % 2];
+        x = fmaf(minus, fabsf(from - static_cast<float>(8 * (i / 2) + i % 2)), x);
+      }
+    }
+  }
+
+  // Hides groups of eight keys: a bit each.
+  __device__ static void hide(float (&s)[kScores], uint32_t groups) {
+#pragma unroll
+    for (int i = 0; i < kScores; i++) s[i] = (groups >> (i / 4) & 1) != 0 ? -infinity() : s[i];
+  }
+
   // The largest of a row's scores, compared as integers, three at a time: right if it is not below
   // 0, else some number below 0.
   __device__ static int highest_bits(const float (&s)[kScores], int half) {

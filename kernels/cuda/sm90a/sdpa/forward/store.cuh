@@ -107,10 +107,7 @@ struct Store {
   }
 
   __device__ void store_padding() const {
-    if (w.used >= w.row0 + kBlockM) return;
-    for (int row = w.row0; row < w.places; row += w.places_step) {
-      store_nothing(max(row, w.used), min(row + kBlockM, w.places), false);
-    }
+    store_nothing(max(w.row0, w.used), min(w.row0 + kBlockM, w.places), false);
   }
   __device__ void store_without_keys() const {
     store_padding();

@@ -4,6 +4,7 @@
 
 #include "kernels/common/activation.hpp"
 #include "kernels/cuda/common/ptx.cuh"
+#include "kernels/cuda/common/softcap.hpp"
 #include "kernels/cuda/common/tma.cuh"
 #include "kernels/cuda/common/wgmma.cuh"
 #include "kernels/cuda/sm90a/sdpa/forward_params.hpp"
@@ -25,6 +26,13 @@ inline constexpr int kThreads = kConfig.threads();
 static_assert(kConsumers == 2 || kConsumers == 3);
 // Weights in two sets of registers, in turns: then all of the softmax runs beside products.
 inline constexpr bool kTwoWeights = ATTN_TWO_WEIGHTS;
+// What a call may have, apart from what is free where it is not asked for: nothing; keys in pages;
+// softcap and ALiBi, also with pages.
+enum class ForwardKind { plain, pages, options };
+inline constexpr ForwardKind kKind = ForwardKind::ATTN_KIND;
+inline constexpr bool kPages = kKind != ForwardKind::plain;
+inline constexpr bool kScoreOptions = kKind == ForwardKind::options;
+inline constexpr int kProducers = kPages ? 2 : 1;
 // Registers of a thread: all there are, shared between one warpgroup that only asks for copies and
 // those that compute.
 inline constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 24;
