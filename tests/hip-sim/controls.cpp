@@ -81,6 +81,7 @@ int run(const std::string &folder, const std::string &architecture, const std::s
         for (uint32_t k = 0; k < 64; k++) table[(k * 5 + kCount) & 63] = in[k] * (t + 1);
         want[n] = table[in[t & 63] & 63];
       }
+      if (name == "good_exchange") want[n] = in[b * 256 + 255 - t];
       if (name == "unwritten") want[n] = 0xa5a5a5a5;
     }
   }
@@ -101,7 +102,7 @@ int main(int argc, char **argv) {
       {"good_sum", 0, ""},         {"good_reverse", 0, ""},
       {"good_private", 0, ""},     {"good_atomic", 0, ""},
       {"unwritten", 0, ""},        {"wrong_index", 3, "which nobody allocated"},
-      {"unknown", 2, "s_sethalt"},
+      {"unknown", 2, "s_sethalt"}, {"good_exchange", 0, ""},
   };
   for (const char *architecture : {"gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201"}) {
     setenv("HIP_SIM_ARCH", architecture, 1);
@@ -132,6 +133,20 @@ int main(int argc, char **argv) {
                                                   : status <= 1,
              std::string(architecture) + " lacks_barrier, " + order + ": status " +
                  std::to_string(status) + ", " + said);
+    }
+    // Races in global memory, whatever the results come to.
+    constexpr Case kRaces[] = {
+        {"lacks_barriers_in_memory", 3, "another wave of its block"},
+        {"same_element", 3, "another block wrote"},
+        {"reads_another_block", 3, "another block"},
+    };
+    for (const Case &c : kRaces) {
+      std::string said;
+      const int status = go(c.kernel, "random", said);
+      expect(status == c.status && said.find("a race in global memory") != std::string::npos &&
+                 said.find(c.says) != std::string::npos,
+             std::string(architecture) + " " + c.kernel + ": status " + std::to_string(status) +
+                 ", " + said);
     }
   }
   std::printf("%d passed, %d failed\n", passed, failed);

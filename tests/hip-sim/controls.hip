@@ -72,6 +72,32 @@ KERNEL good_atomic(Params p) {
   }
 }
 
+// Reverses each block's elements through global memory: a wave reads what another has written.
+template <bool kBarrier>
+__attribute__((device)) inline void exchange(Params p) {
+  const u32 first = block() * 256, t = thread();
+  p.out[first + t] = p.in[first + t];
+  if (kBarrier) barrier();
+  const u32 x = p.out[first + 255 - t];
+  if (kBarrier) barrier();
+  p.out[first + t] = x;
+}
+KERNEL good_exchange(Params p) {
+  exchange<true>(p);
+}
+KERNEL lacks_barriers_in_memory(Params p) {
+  exchange<false>(p);
+}
+
+// All blocks write the same element, or read what another writes.
+KERNEL same_element(Params p) {
+  if (thread() == 0) p.out[0] = p.in[block()];
+}
+KERNEL reads_another_block(Params p) {
+  const u32 n = block() * 256 + thread();
+  p.out[n] = p.out[(n + 256) % p.n] + p.in[n];
+}
+
 // Reads LDS that nobody has written: the result is not what was there by chance before.
 KERNEL unwritten(Params p) {
   SHARED static volatile u32 words[256];

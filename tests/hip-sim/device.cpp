@@ -30,6 +30,7 @@ void Device::allow(const void *memory, size_t bytes) {
 
 void Device::forbid(const void *memory) {
   regions_.erase(reinterpret_cast<uint64_t>(memory));
+  races_.forget(reinterpret_cast<uint64_t>(memory));
   last_begin_ = 1;
   last_end_ = 0;
 }
@@ -48,15 +49,24 @@ void Device::find_region(uint64_t address, size_t bytes, const char *doing) {
               ", which nobody allocated");
 }
 
-void Device::read(const Wave &, uint64_t address, void *to, size_t bytes) {
+void Device::read(const Wave &w, uint64_t address, void *to, size_t bytes) {
   check(address, bytes, "a scalar load reads");
+  if (order_ == Order::random) watch(w, address, static_cast<uint32_t>(bytes), Access::read);
   std::memcpy(to, reinterpret_cast<const void *>(address), bytes);
+}
+
+void Device::watch(const Wave &w, uint64_t address, uint32_t bytes, Access access) {
+  if (last_begin_ == constant_[0] || last_begin_ == constant_[1]) return;
+  races_.note(last_begin_, last_end_, address, bytes, w.block->agent(w), access);
 }
 
 void Device::launch(const Kernel &kernel, const uint32_t (&grid)[3], const uint32_t (&block)[3],
                     uint32_t dynamic_lds, const std::vector<uint8_t> &kernarg) {
   allow(kernarg.data(), kernarg.size());
   allow(kernel.object->memory().data(), kernel.object->memory().size());
+  constant_[0] = reinterpret_cast<uint64_t>(kernarg.data());
+  constant_[1] = kernel.object->base();
+  races_.begin_launch();
   std::vector<uint32_t> order(grid[0] * grid[1] * grid[2]);
   for (uint32_t n = 0; n < order.size(); n++) order[n] = n;
   if (order_ == Order::reverse) std::reverse(order.begin(), order.end());
@@ -64,7 +74,8 @@ void Device::launch(const Kernel &kernel, const uint32_t (&grid)[3], const uint3
   try {
     for (const uint32_t n : order) {
       const uint32_t index[3] = {n % grid[0], n / grid[0] % grid[1], n / grid[0] / grid[1]};
-      Block running(*this, kernel, grid, index, block, kernel.lds_bytes + dynamic_lds, kernarg);
+      Block running(*this, kernel, grid, index, block, kernel.lds_bytes + dynamic_lds, kernarg,
+                    races_.next_block());
       running.run();
       instructions_ += running.instructions();
     }
@@ -77,10 +88,11 @@ void Device::launch(const Kernel &kernel, const uint32_t (&grid)[3], const uint3
 
 Block::Block(Device &device, const Kernel &kernel, const uint32_t (&)[3],
              const uint32_t (&index)[3], const uint32_t (&threads)[3], uint32_t lds_bytes,
-             const std::vector<uint8_t> &kernarg)
+             const std::vector<uint8_t> &kernarg, uint32_t serial)
     : device_(device),
       kernel_(kernel),
       lds_(lds_bytes, kPoison),
+      serial_(serial),
       writers_(lds_bytes),
       readers_(lds_bytes),
       atomically_(lds_bytes) {
@@ -203,6 +215,7 @@ void Block::run() {
       waiting = true;
     }
     if (!waiting) return;
+    interval_++;
     std::fill(writers_.begin(), writers_.end(), uint8_t{0});
     std::fill(readers_.begin(), readers_.end(), uint8_t{0});
     std::fill(atomically_.begin(), atomically_.end(), uint8_t{0});

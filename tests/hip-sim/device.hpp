@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "instruction.hpp"
+#include "races.hpp"
 #include "wave.hpp"
 
 namespace sim {
@@ -73,6 +74,12 @@ class Device {
     if (address < last_begin_ || address + bytes > last_end_) find_region(address, bytes, doing);
   }
   void read(const Wave &w, uint64_t address, void *to, size_t bytes);
+  // The bytes, checked against bounds and, in random order, for races.
+  uint8_t *access(const Wave &w, uint64_t address, uint32_t bytes, Access access) {
+    check(address, bytes, access == Access::read ? "reads" : "writes");
+    if (order_ == Order::random) watch(w, address, bytes, access);
+    return reinterpret_cast<uint8_t *>(address);
+  }
 
   // Runs a kernel to its end. Throws Fault.
   void launch(const Kernel &kernel, const uint32_t (&grid)[3], const uint32_t (&block)[3],
@@ -84,6 +91,7 @@ class Device {
 
  private:
   void find_region(uint64_t address, size_t bytes, const char *doing);
+  void watch(const Wave &w, uint64_t address, uint32_t bytes, Access access);
 
   std::string architecture_;
   Order order_;
@@ -91,13 +99,16 @@ class Device {
   std::map<uint64_t, uint64_t> regions_;  // begin to end
   uint64_t last_begin_ = 1, last_end_ = 0;
   uint64_t instructions_ = 0;
+  RaceWatch races_;
+  uint64_t constant_[2] = {};  // regions that a launch only reads: its parameters and code
 };
 
 // One workgroup: its waves and its LDS.
 class Block {
  public:
   Block(Device &device, const Kernel &kernel, const uint32_t (&grid)[3], const uint32_t (&index)[3],
-        const uint32_t (&threads)[3], uint32_t lds_bytes, const std::vector<uint8_t> &kernarg);
+        const uint32_t (&threads)[3], uint32_t lds_bytes, const std::vector<uint8_t> &kernarg,
+        uint32_t serial = 0);
 
   void run();
   Device &device() { return device_; }
@@ -105,7 +116,7 @@ class Block {
   uint64_t instructions() const;
   Wave &wave(size_t number) { return *waves_[number]; }
 
-  enum class Access { read, write, atomic };
+  Agent agent(const Wave &w) const { return {serial_, interval_, static_cast<uint32_t>(w.number)}; }
   // LDS of `bytes` at `address`, checked against its bounds and against races.
   uint8_t *lds(const Wave &w, uint32_t address, uint32_t bytes, Access access) {
     if (watched_ || address > lds_.size() || bytes > lds_.size() - address) {
@@ -124,6 +135,7 @@ class Block {
   Device &device_;
   const Kernel &kernel_;
   std::vector<uint8_t> lds_;
+  uint32_t serial_ = 0, interval_ = 0;  // of all blocks; barriers passed
   bool watched_ = false;  // for races: where there is more than one wave, in random order
   std::vector<uint8_t> writers_, readers_, atomically_;
   std::vector<std::unique_ptr<Wave>> waves_;

@@ -8,8 +8,6 @@
 namespace sim {
 namespace {
 
-using Access = Block::Access;
-
 // A lane's private memory.
 uint8_t *scratch(Wave &w, int lane, u64 offset, u32 bytes) {
   if (offset > w.scratch_bytes || bytes > w.scratch_bytes - offset) {
@@ -20,8 +18,7 @@ uint8_t *scratch(Wave &w, int lane, u64 offset, u32 bytes) {
 }
 
 uint8_t *global(Wave &w, u64 address, u32 bytes, Access access) {
-  w.block->device().check(address, bytes, access == Access::read ? "reads" : "writes");
-  return reinterpret_cast<uint8_t *>(address);
+  return w.block->device().access(w, address, bytes, access);
 }
 
 // Where each kind of instruction finds a lane's bytes.

@@ -6,13 +6,16 @@
 //   HIP_SIM_DEVICES  how many there are; 1
 //   HIP_SIM_ORDER    of blocks and waves: forward, reverse, random, or mixed, in turn; mixed
 //   HIP_SIM_SEED     of the random order; 1
+//   HIP_SIM_INSTEAD  ENTRY=FILE: a code object that takes the place of the one with that entry
 //   HIP_SIM_VERBOSE  1: tells of each launch how many instructions its waves ran
 #include <sys/mman.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -259,12 +262,24 @@ API Result hipMemsetAsync(void *to, int value, size_t bytes, Stream *stream) {
   });
 }
 
+// What HIP_SIM_INSTEAD names, if it is about this object.
+std::unique_ptr<sim::CodeObject> replacement(const sim::CodeObject &object) {
+  const std::string instead = setting("HIP_SIM_INSTEAD", "");
+  const size_t sign = instead.find('=');
+  if (sign == std::string::npos || object.find(instead.substr(0, sign)) == nullptr) return nullptr;
+  std::ifstream file(instead.substr(sign + 1), std::ios::binary);
+  const std::string image{std::istreambuf_iterator<char>(file), {}};
+  if (image.empty()) throw std::runtime_error("cannot read " + instead.substr(sign + 1));
+  return std::make_unique<sim::CodeObject>(image.data(), state().architecture);
+}
+
 API Result hipModuleLoadData(Module **module, const void *image) {
   ENTER();
   auto made = std::make_unique<Module>();
   made->device = current;
   try {
     made->object = std::make_unique<sim::CodeObject>(image, state().architecture);
+    if (auto other = replacement(*made->object)) made->object = std::move(other);
   } catch (const std::exception &error) {
     std::fprintf(stderr, "hip-sim: %s: %s\n", state().architecture.c_str(), error.what());
     return kInvalidImage;

@@ -33,7 +33,7 @@ json step(const json &in) {
   std::vector<uint8_t> memory(bytes, 0);
   device.allow(memory.data(), memory.size());
   for (size_t n = 0; n < in.at("memory").size(); n++) memory[n] = in["memory"][n];
-  std::memcpy(block.lds(w, 0, bytes, sim::Block::Access::write), memory.data(), bytes);
+  std::memcpy(block.lds(w, 0, bytes, sim::Access::write), memory.data(), bytes);
   for (int l = 0; l < w.lanes; l++) {
     std::memcpy(&w.scratch[static_cast<size_t>(l) * 64], memory.data(), 64);
   }
@@ -72,7 +72,7 @@ json step(const json &in) {
   }
   out["memory"] = memory;
   json lds = json::array();
-  const uint8_t *shared = block.lds(w, 0, bytes, sim::Block::Access::read);
+  const uint8_t *shared = block.lds(w, 0, bytes, sim::Access::read);
   for (uint32_t n = 0; n < bytes; n++) lds.push_back(shared[n]);
   out["lds"] = lds;
   out["scratch"] = std::vector<uint8_t>(w.scratch.begin(), w.scratch.begin() + 64);

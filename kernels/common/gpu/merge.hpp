@@ -86,14 +86,15 @@ ATTN_HD inline void store(const TokenView &out, int64_t offset, const float (&x)
 
 // The parts of one (row, head) pair: the partial ones, then `other`.
 struct Parts {
-  ATTN_HD Parts(const MergeParams &params, int64_t row, int64_t head)
+  // Without `exists` there is no part: nothing is read, which another pair may just write.
+  ATTN_HD Parts(const MergeParams &params, int64_t row, int64_t head, bool exists)
       : p(params),
         partial(row * p.partial_row + head * p.partial_head),
         lse(row * p.lse_row + head * p.lse_head),
         other(row * p.other_row + head * p.other_head),
         other_lse(row * p.other_lse_row + head * p.other_lse_head),
         partials(p.row_mask != nullptr && p.row_mask[row * p.row_mask_row] == 0 ? 0 : p.parts),
-        count(partials + (p.other != nullptr ? 1 : 0)) {}
+        count(exists ? partials + (p.other != nullptr ? 1 : 0) : 0) {}
 
   ATTN_HD float lse_of(int64_t s) const {
     return s < partials ? p.partial_lse[lse + s * p.lse_part] : p.other_lse[other_lse];
@@ -205,7 +206,7 @@ __device__ inline void merge_pairs(const MergeParams &p, float *sums) {
       row = pair / p.heads;
       head = pair % p.heads;
     }
-    const Parts parts(p, row, head);
+    const Parts parts(p, row, head, valid);
     Raw raw[kAhead];  // of the next parts of this team
     const auto read = [&](int64_t s, int d) {
       for (int r = 0; r < kAhead; r++, s += teams) {
