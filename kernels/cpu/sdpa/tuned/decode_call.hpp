@@ -21,8 +21,10 @@ inline constexpr int kMaxRowsPerHead = 512;
 inline constexpr int kRowsPerTask = 64;  // aimed at with several heads
 inline constexpr int kMaxRowsPerTask = kMaxRowsPerHead;
 
-// AUTO: pieces of this many keys, or longer ones where a sequence would need more than kMaxSplits.
-inline constexpr int64_t kAutoSplit = 1024;
+// AUTO: pieces of this many keys, or longer ones where a sequence would need more than kMaxSplits,
+// or shorter ones where it would need less than kFewSplits, but not below kLeastSplit.
+inline constexpr int64_t kAutoSplit = 1024, kLeastSplit = 256;
+inline constexpr int64_t kFewSplits = kAutoSplit / kLeastSplit;
 inline constexpr int64_t kMaxSplits = 128;
 
 // Rows of scratch are padded to two AVX-512 registers, whatever the target.
@@ -38,7 +40,8 @@ inline int64_t split_keys(const attn_sdpa_desc &desc, int64_t seqlen_k) {
     case ATTN_SPLIT_FIXED:
       return desc.split_size;
     default:
-      return std::max(kAutoSplit, padded(ceil_div(seqlen_k, kMaxSplits)));
+      return std::max(std::clamp(padded(ceil_div(seqlen_k, kFewSplits)), kLeastSplit, kAutoSplit),
+                      padded(ceil_div(seqlen_k, kMaxSplits)));
   }
 }
 
@@ -49,7 +52,9 @@ inline int64_t split_count(const attn_sdpa_desc &desc, int64_t seqlen_k) {
 // The most that split_count gives for any length up to `limit` (AUTO's count is not monotonic).
 inline int64_t split_limit(const attn_sdpa_desc &desc, int64_t limit) {
   if (desc.split_policy != ATTN_SPLIT_AUTO) return split_count(desc, limit);
-  return std::clamp<int64_t>(ceil_div(limit, kAutoSplit), 1, kMaxSplits);
+  return std::clamp<int64_t>(
+      std::max(ceil_div(limit, kAutoSplit), std::min(ceil_div(limit, kLeastSplit), kFewSplits)), 1,
+      kMaxSplits);
 }
 
 // One thread's scratch: offsets in floats from the thread's base.

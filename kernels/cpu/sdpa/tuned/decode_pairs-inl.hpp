@@ -216,10 +216,11 @@ HWY_NOINLINE void weigh_pairs(const PairBlock &b) {
     const VF old = load_rows(b.m + row);
     float *HWY_RESTRICT s = b.s + row * 4;
     const int64_t stride = rows * 4;  // to the next quad
-    VF top = old;
+    VF score[kRun], top = old;
     // Of a NaN and a number, x86 takes the second: the maximum is that of the numbers.
     unroll<kRun>([&](auto t) ATTN_INLINE_LAMBDA {
-      top = hn::Max(hn::Mul(scale, hn::LoadU(d, s + t * stride)), top);
+      score[t] = hn::Mul(scale, hn::LoadU(d, s + t * stride));
+      top = hn::Max(score[t], top);
     });
     top = fold_rows(Max(), top);
     VF sub = hn::IfThenZeroElse(hn::Eq(top, hn::Set(d, -kInf)), top);
@@ -228,13 +229,11 @@ HWY_NOINLINE void weigh_pairs(const PairBlock &b) {
     const auto infinite = hn::Eq(top, infinity);
     if (HWY_UNLIKELY(!hn::AllFalse(d, infinite))) {
       // Keys with scores of +inf share the weight.
-      const VF none = hn::Mul(hn::Set(d, -kInf), scale);  // times the scale: -inf
-      for (int t = 0; t < kRun; t++) {
-        const VF own_score = hn::LoadU(d, s + t * stride), score = hn::Mul(scale, own_score);
-        const VF share = hn::IfThenZeroElse(hn::Eq(score, infinity), none);
-        const auto shares = hn::AndNot(hn::IsNaN(score), infinite);
-        hn::StoreU(hn::IfThenElse(shares, share, own_score), d, s + t * stride);
-      }
+      unroll<kRun>([&](auto t) ATTN_INLINE_LAMBDA {
+        const VF share = hn::IfThenZeroElse(hn::Eq(score[t], infinity), hn::Set(d, -kInf));
+        const auto shares = hn::AndNot(hn::IsNaN(score[t]), infinite);
+        score[t] = hn::IfThenElse(shares, share, score[t]);
+      });
       sub = hn::IfThenZeroElse(infinite, sub);
       const VF kept = hn::IfThenElseZero(hn::Eq(old, infinity), hn::Set(d, 1.0f));
       alpha = hn::IfThenElse(infinite, kept, alpha);
@@ -242,7 +241,7 @@ HWY_NOINLINE void weigh_pairs(const PairBlock &b) {
     VF sum = hn::Zero(d);
     unroll<kRun>([&](auto t) ATTN_INLINE_LAMBDA {
       gap.step();
-      const VF w = exp_negative(d, hn::MulSub(scale, hn::LoadU(d, s + t * stride), sub));
+      const VF w = exp_negative(d, hn::Sub(score[t], sub));
       hn::StoreU(w, d, s + t * stride);
       sum = hn::Add(sum, w);
     });

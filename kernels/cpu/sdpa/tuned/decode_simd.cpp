@@ -1387,10 +1387,16 @@ void merge(const Exec &e, int64_t task) {
         const float weight = ml[2 * i + 1] == 0 ? 0.0f
                              : ml[2 * i] == m   ? 1.0f
                                                 : std::exp(ml[2 * i] - m);
-        const float *from = o + i * d.head_dim_v;
-        l += weight == 0 ? 0.0f : weight * ml[2 * i + 1];
-        for (int64_t c = 0; c < d.head_dim_v; c++) {
-          o[c] = (i == 0 ? 0.0f : o[c]) + (weight == 0 ? 0.0f : weight * from[c]);
+        const float *HWY_RESTRICT from = o + i * d.head_dim_v;
+        if (weight == 0) {
+          if (i == 0) std::fill_n(o, d.head_dim_v, 0.0f);
+          continue;
+        }
+        l += weight * ml[2 * i + 1];
+        if (i == 0) {
+          for (int64_t c = 0; c < d.head_dim_v; c++) o[c] *= weight;
+        } else {
+          for (int64_t c = 0; c < d.head_dim_v; c++) o[c] += weight * from[c];
         }
       }
       finish(e, seq, q_head, query, m, l, o, order);
