@@ -169,6 +169,11 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   return true;
 }
 
+// Whether most queries see a window of keys that is much shorter than the sequence.
+bool narrow_window(const Problem &p, int64_t seqlen_k) {
+  return p.has(ATTN_SDPA_WINDOW) && p.d.window_left >= 0 && p.d.window_left < seqlen_k / 4;
+}
+
 int64_t most_works(const Problem &p, const Variant &v) {
   return saturating_product(
       {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
@@ -256,29 +261,39 @@ int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &d
   const int64_t heads = p.d.num_q_heads;
   f.heads = Divider(heads);
   f.group = Divider(p.group);
-  // Causal: later blocks have more keys.
-  f.blocks_an_item = p.has(ATTN_SDPA_CAUSAL) ? 2 : 1;
   f.m_blocks = static_cast<int32_t>(ceil_div(call.seqlen_q, config.block_m));
-  const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
-  int64_t items = saturating_product({call.batch, heads, items_a_pair});
+  const int64_t pairs = call.batch * heads;
+  int64_t blocks = saturating_product({call.batch, heads, f.m_blocks});
   if (p.ragged_q()) {
     // As many as there may be, whatever the lengths.
     f.classes = sm90::length_class(static_cast<int32_t>(p.d.max_seqlen_k)) + 1;
-    const int64_t blocks = call.total_q / config.block_m + call.batch + 1;
-    items = call.total_q == 0 ? 0 : saturating_product({heads, blocks});
+    const int64_t most = call.total_q / config.block_m + call.batch + 1;
+    blocks = call.total_q == 0 ? 0 : saturating_product({heads, most});
   }
-  if (items == 0) return ATTN_OK;  // there is no query
-  if (items > INT32_MAX) {
+  if (blocks == 0) return ATTN_OK;  // there is no query
+  if (blocks > INT32_MAX) {
     return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
                       "this call needs %lld blocks of queries; there may be %d",
-                      static_cast<long long>(items), INT32_MAX);
+                      static_cast<long long>(blocks), INT32_MAX);
   }
-  f.items = static_cast<int32_t>(items);
-  f.items_a_pair = Divider(items_a_pair);
-  const LaunchShape shape = {
-      .grid = {static_cast<uint32_t>(std::min<int64_t>(items, cuda.num_sms())), 1, 1},
-      .threads = static_cast<uint32_t>(config.threads()),
-      .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
+  const int64_t grid = std::min<int64_t>(blocks, cuda.num_sms());
+  // Causal: later blocks have more keys, unless all that they see is a window.
+  const bool rising = p.has(ATTN_SDPA_CAUSAL) && !narrow_window(p, call.seqlen_k);
+  f.blocks_an_item = rising ? 2 : 1;
+  if (!p.ragged_q()) {
+    // Two rounds of single blocks are enough for all to end at about the same time.
+    const int64_t tail_pairs = rising ? std::min(pairs, ceil_div(2 * grid, f.m_blocks)) : 0;
+    const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
+    f.items = static_cast<int32_t>((pairs - tail_pairs) * items_a_pair);
+    f.even_rounds = static_cast<int32_t>(f.items / grid);
+    f.tail_blocks = static_cast<int32_t>(tail_pairs * f.m_blocks);
+    f.first_tail_pair = static_cast<int32_t>(pairs - tail_pairs);
+    f.items_a_pair = Divider(items_a_pair);
+    f.tail_pairs = Divider(std::max<int64_t>(tail_pairs, 1));
+  }
+  const LaunchShape shape = {.grid = {static_cast<uint32_t>(grid), 1, 1},
+                             .threads = static_cast<uint32_t>(config.threads()),
+                             .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
   return cuda.launch(v->kernel, shape, &f, resources.stream, error);
 }
 
