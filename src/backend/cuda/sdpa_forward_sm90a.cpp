@@ -165,7 +165,6 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   }
   f.scale_inverse = 1 / p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
-  f.scale_log2_inverse = 1 / f.scale_log2;
   return true;
 }
 

@@ -68,8 +68,8 @@ struct Consumer {
       }
       store_shared_32(to, bits);
     }
-    store_shared_32(to, __float_as_uint(softmax.limit[0]));
-    store_shared_32(to + 4, __float_as_uint(softmax.limit[1]));
+    store_shared_32(to, __float_as_uint(softmax.sum[0]));
+    store_shared_32(to + 4, __float_as_uint(softmax.sum[1]));
   }
 
   // Operands in shared memory, of the next products.
@@ -126,9 +126,7 @@ struct Consumer {
     }
     if (kPages && skipped != 0) Softmax::hide(s, skipped);
     if (!whole) Softmax::mask(s, p, w, w.row0 + local_row(), first);
-    const bool moved = softmax.move(s);
-    softmax.weigh(s);
-    return moved;
+    return softmax.weigh(s);
   }
   __device__ void next_k() {
     release(Ring::k, k.stage());
@@ -208,7 +206,6 @@ struct Consumer {
         barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
         wgmma_fence();
         issue_values(out, from, v_columns);
-        if constexpr (!kTwoWeights) end_turn();
         // (Read from shared memory, where it does not cost registers, while products run.)
         const bool whole = sees_all(w, first);
         const uint32_t skips = skipped();
@@ -217,7 +214,7 @@ struct Consumer {
         own_registers(s);
         // Only now, so that the other's scores come when these have become weights: softmaxes that
         // run at the same time are in each other's way.
-        if constexpr (kTwoWeights) end_turn();
+        end_turn();
         next_k();
         if (!more) next_q();
         const bool moved = weigh(s, softmax, w, first, whole, skips);
