@@ -56,7 +56,7 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
   w.used = seqlen_q;
   w.rows = min(w.places - w.row0, kBlockM);
   w.diagonal = p.bottom_right != 0 ? w.seqlen_k - seqlen_q : 0;
-  w.top = w.bottom = w.tiles = w.all_begin = w.all_end = 0;
+  w.top = w.bottom = w.tiles = 0;
   if (w.row0 < w.used) {
     // Bands move on with the query, so the first and the last row bound the block's keys.
     const BandOf<int32_t> low = keys_of(p, w.seqlen_k, w.diagonal, w.row0);
@@ -66,8 +66,15 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
     if (high.end > low.begin) w.tiles = last - low.begin / kBlockN;
     w.top = (last - 1) * kBlockN;
     w.bottom = low.begin / kBlockN * kBlockN;
-    w.all_begin = high.begin;
-    w.all_end = low.end;
+#pragma unroll 1
+    for (int group = 0; group < kConsumers; group++) {
+      const int row = w.row0 + group * 64, last_row = w.used - 1;
+      const BandOf<int32_t> first = keys_of(p, w.seqlen_k, w.diagonal, min(row, last_row));
+      const BandOf<int32_t> last = keys_of(p, w.seqlen_k, w.diagonal, min(row + 63, last_row));
+      w.all_begin[group] = last.begin;
+      w.all_end[group] = first.end;
+      w.own_top[group] = max((last.end - 1) / kBlockN * kBlockN, max(w.top - kBlockN, w.bottom));
+    }
   }
 }
 

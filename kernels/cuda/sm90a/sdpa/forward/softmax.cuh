@@ -9,8 +9,8 @@ namespace attn::cuda::sm90 {
 inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
 
 struct Softmax {
-  float max[2];    // in units of scores
-  float sum[2];    // over this thread's own keys
+  float max[2];  // in units of scores
+  float sum[2];  // over this thread's own keys
   float alpha[2];
   const ForwardParams &p;
 
