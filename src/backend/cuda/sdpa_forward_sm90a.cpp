@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
-#include <utility>
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
@@ -52,17 +51,27 @@ Kind kind_of(const Problem &p) {
   return p.paged() ? Kind::pages : Kind::plain;
 }
 
-// The tightest head dims that serve; among those, the tile that takes least time for the keys. A
-// tile costs as much as so many keys more, measured at 128 columns, and the last one may be half
-// empty.
-const Variant *find_variant(const Problem &p) {
-  constexpr int64_t kTileCost = 24;
+int64_t most_blocks(const Problem &p, const Variant &v) {
+  return saturating_product(
+      {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
+}
+
+// The tightest head dims that serve; among those, the tile that takes least time. A tile costs as
+// much as so many keys more, measured at 128 columns, and the last one may be half empty; a block
+// costs as much as so many queries more, measured at 64 columns, and a multiprocessor may have one
+// more than another.
+const Variant *find_variant(const Problem &p, const CudaDevice &device) {
+  constexpr int64_t kTileCost = 24, kBlockCost = 235;
   const Element element = p.d.q_dtype == ATTN_DTYPE_BF16 ? Element::bf16 : Element::fp16;
   const int64_t keys = p.has(ATTN_SDPA_CAUSAL) ? p.d.max_seqlen_k / 2 : p.d.max_seqlen_k;
-  const auto rank = [&](const Variant &v) {
-    const int64_t dims = v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+  const auto dims = [](const Variant &v) {
+    return v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+  };
+  const auto time = [&](const Variant &v) {
+    const int64_t rounds = ceil_div(most_blocks(p, v), device.num_sms());
     const int64_t tiles = ceil_div(keys, v.config.block_n);
-    return std::pair(dims, tiles * (v.config.block_n + kTileCost));
+    return saturating_product(
+        {rounds, v.config.block_m + kBlockCost, tiles, v.config.block_n + kTileCost});
   };
   const Variant *best = nullptr;
   for (const Variant &v : kVariants) {
@@ -70,7 +79,10 @@ const Variant *find_variant(const Problem &p) {
         v.config.head_dim_v < p.d.head_dim_v) {
       continue;
     }
-    if (best == nullptr || rank(v) < rank(*best)) best = &v;
+    if (best == nullptr || dims(v) < dims(*best) ||
+        (dims(v) == dims(*best) && time(v) < time(*best))) {
+      best = &v;
+    }
   }
   return best;
 }
@@ -173,11 +185,6 @@ bool narrow_window(const Problem &p, int64_t seqlen_k) {
   return p.has(ATTN_SDPA_WINDOW) && p.d.window_left >= 0 && p.d.window_left < seqlen_k / 4;
 }
 
-int64_t most_works(const Problem &p, const Variant &v) {
-  return saturating_product(
-      {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
-}
-
 }  // namespace
 
 Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
@@ -199,7 +206,7 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
   if (p.d.head_dim_qk % 8 != 0 || p.d.head_dim_v % 8 != 0) {
     return Verdict::refuses("a head dim is no multiple of 8");
   }
-  const Variant *v = find_variant(p);
+  const Variant *v = find_variant(p, cuda);
   if (v == nullptr || v->config.smem_bytes() > cuda.max_dynamic_smem()) {
     return Verdict::refuses("head dims are above what a tile in shared memory can hold");
   }
@@ -228,7 +235,7 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
     return Verdict::refuses("few queries a sequence: tiles of this height would be half empty");
   }
   if (p.d.split_policy == ATTN_SPLIT_AUTO && p.d.determinism != ATTN_DETERMINISM_BATCH_INVARIANT &&
-      p.d.max_seqlen_k > kManyKeys && most_works(p, *v) * 2 < cuda.num_sms()) {
+      p.d.max_seqlen_k > kManyKeys && most_blocks(p, *v) * 2 < cuda.num_sms()) {
     return Verdict::refuses("few queries against many keys, which are better split");
   }
   constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
@@ -244,16 +251,16 @@ size_t forward_sm90a_workspace(const Problem &p, const Device &device) {
 }
 
 int32_t forward_sm90a_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
-  const Variant *v = find_variant(p);
-  const int32_t status =
-      cuda_of(device).load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
+  const CudaDevice &cuda = cuda_of(device);
+  const Variant *v = find_variant(p, cuda);
+  const int32_t status = cuda.load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
   return status == ATTN_OK ? forward_prepare(p, device, error) : status;
 }
 
 int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &device,
                              const Resources &resources, const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
-  const Variant *v = find_variant(p);
+  const Variant *v = find_variant(p, cuda);
   ForwardParams f = {};
   if (!make_params(p, call, cuda, *v, f)) return forward_launch(p, call, device, resources, error);
   const ForwardConfig &config = v->config;
