@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
-#include <utility>
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
@@ -52,17 +51,27 @@ Kind kind_of(const Problem &p) {
   return p.paged() ? Kind::pages : Kind::plain;
 }
 
-// The tightest head dims that serve; among those, the tile that takes least time for the keys. A
-// tile costs as much as so many keys more, measured at 128 columns, and the last one may be half
-// empty.
-const Variant *find_variant(const Problem &p) {
-  constexpr int64_t kTileCost = 24;
+int64_t most_blocks(const Problem &p, const Variant &v) {
+  return saturating_product(
+      {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
+}
+
+// The tightest head dims that serve; among those, the tile that takes least time. A tile costs as
+// much as so many keys more, measured at 128 columns, and the last one may be half empty; a block
+// costs as much as so many queries more, measured at 64 columns, and a multiprocessor may have one
+// more than another.
+const Variant *find_variant(const Problem &p, const CudaDevice &device) {
+  constexpr int64_t kTileCost = 24, kBlockCost = 235;
   const Element element = p.d.q_dtype == ATTN_DTYPE_BF16 ? Element::bf16 : Element::fp16;
   const int64_t keys = p.has(ATTN_SDPA_CAUSAL) ? p.d.max_seqlen_k / 2 : p.d.max_seqlen_k;
-  const auto rank = [&](const Variant &v) {
-    const int64_t dims = v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+  const auto dims = [](const Variant &v) {
+    return v.config.head_dim_qk * 1024 + v.config.head_dim_v;
+  };
+  const auto time = [&](const Variant &v) {
+    const int64_t rounds = ceil_div(most_blocks(p, v), device.num_sms());
     const int64_t tiles = ceil_div(keys, v.config.block_n);
-    return std::pair(dims, tiles * (v.config.block_n + kTileCost));
+    return saturating_product(
+        {rounds, v.config.block_m + kBlockCost, tiles, v.config.block_n + kTileCost});
   };
   const Variant *best = nullptr;
   for (const Variant &v : kVariants) {
@@ -70,7 +79,10 @@ const Variant *find_variant(const Problem &p) {
         v.config.head_dim_v < p.d.head_dim_v) {
       continue;
     }
-    if (best == nullptr || rank(v) < rank(*best)) best = &v;
+    if (best == nullptr || dims(v) < dims(*best) ||
+        (dims(v) == dims(*best) && time(v) < time(*best))) {
+      best = &v;
+    }
   }
   return best;
 }
@@ -165,13 +177,12 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   }
   f.scale_inverse = 1 / p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
-  f.scale_log2_inverse = 1 / f.scale_log2;
   return true;
 }
 
-int64_t most_works(const Problem &p, const Variant &v) {
-  return saturating_product(
-      {p.d.max_batch, p.d.num_q_heads, ceil_div(p.d.max_seqlen_q, v.config.block_m)});
+// Whether most queries see a window of keys that is much shorter than the sequence.
+bool narrow_window(const Problem &p, int64_t seqlen_k) {
+  return p.has(ATTN_SDPA_WINDOW) && p.d.window_left >= 0 && p.d.window_left < seqlen_k / 4;
 }
 
 }  // namespace
@@ -195,7 +206,7 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
   if (p.d.head_dim_qk % 8 != 0 || p.d.head_dim_v % 8 != 0) {
     return Verdict::refuses("a head dim is no multiple of 8");
   }
-  const Variant *v = find_variant(p);
+  const Variant *v = find_variant(p, cuda);
   if (v == nullptr || v->config.smem_bytes() > cuda.max_dynamic_smem()) {
     return Verdict::refuses("head dims are above what a tile in shared memory can hold");
   }
@@ -224,7 +235,7 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
     return Verdict::refuses("few queries a sequence: tiles of this height would be half empty");
   }
   if (p.d.split_policy == ATTN_SPLIT_AUTO && p.d.determinism != ATTN_DETERMINISM_BATCH_INVARIANT &&
-      p.d.max_seqlen_k > kManyKeys && most_works(p, *v) * 2 < cuda.num_sms()) {
+      p.d.max_seqlen_k > kManyKeys && most_blocks(p, *v) * 2 < cuda.num_sms()) {
     return Verdict::refuses("few queries against many keys, which are better split");
   }
   constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
@@ -240,45 +251,55 @@ size_t forward_sm90a_workspace(const Problem &p, const Device &device) {
 }
 
 int32_t forward_sm90a_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
-  const Variant *v = find_variant(p);
-  const int32_t status =
-      cuda_of(device).load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
+  const CudaDevice &cuda = cuda_of(device);
+  const Variant *v = find_variant(p, cuda);
+  const int32_t status = cuda.load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
   return status == ATTN_OK ? forward_prepare(p, device, error) : status;
 }
 
 int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &device,
                              const Resources &resources, const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
-  const Variant *v = find_variant(p);
+  const Variant *v = find_variant(p, cuda);
   ForwardParams f = {};
   if (!make_params(p, call, cuda, *v, f)) return forward_launch(p, call, device, resources, error);
   const ForwardConfig &config = v->config;
   const int64_t heads = p.d.num_q_heads;
   f.heads = Divider(heads);
   f.group = Divider(p.group);
-  // Causal: later blocks have more keys.
-  f.blocks_an_item = p.has(ATTN_SDPA_CAUSAL) ? 2 : 1;
   f.m_blocks = static_cast<int32_t>(ceil_div(call.seqlen_q, config.block_m));
-  const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
-  int64_t items = saturating_product({call.batch, heads, items_a_pair});
+  const int64_t pairs = call.batch * heads;
+  int64_t blocks = saturating_product({call.batch, heads, f.m_blocks});
   if (p.ragged_q()) {
     // As many as there may be, whatever the lengths.
     f.classes = sm90::length_class(static_cast<int32_t>(p.d.max_seqlen_k)) + 1;
-    const int64_t blocks = call.total_q / config.block_m + call.batch + 1;
-    items = call.total_q == 0 ? 0 : saturating_product({heads, blocks});
+    const int64_t most = call.total_q / config.block_m + call.batch + 1;
+    blocks = call.total_q == 0 ? 0 : saturating_product({heads, most});
   }
-  if (items == 0) return ATTN_OK;  // there is no query
-  if (items > INT32_MAX) {
+  if (blocks == 0) return ATTN_OK;  // there is no query
+  if (blocks > INT32_MAX) {
     return error.fail(ATTN_ERROR_UNSUPPORTED, "args",
                       "this call needs %lld blocks of queries; there may be %d",
-                      static_cast<long long>(items), INT32_MAX);
+                      static_cast<long long>(blocks), INT32_MAX);
   }
-  f.items = static_cast<int32_t>(items);
-  f.items_a_pair = Divider(items_a_pair);
-  const LaunchShape shape = {
-      .grid = {static_cast<uint32_t>(std::min<int64_t>(items, cuda.num_sms())), 1, 1},
-      .threads = static_cast<uint32_t>(config.threads()),
-      .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
+  const int64_t grid = std::min<int64_t>(blocks, cuda.num_sms());
+  // Causal: later blocks have more keys, unless all that they see is a window.
+  const bool rising = p.has(ATTN_SDPA_CAUSAL) && !narrow_window(p, call.seqlen_k);
+  f.blocks_an_item = rising ? 2 : 1;
+  if (!p.ragged_q()) {
+    // Two rounds of single blocks are enough for all to end at about the same time.
+    const int64_t tail_pairs = rising ? std::min(pairs, ceil_div(2 * grid, f.m_blocks)) : 0;
+    const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
+    f.items = static_cast<int32_t>((pairs - tail_pairs) * items_a_pair);
+    f.even_rounds = static_cast<int32_t>(f.items / grid);
+    f.tail_blocks = static_cast<int32_t>(tail_pairs * f.m_blocks);
+    f.first_tail_pair = static_cast<int32_t>(pairs - tail_pairs);
+    f.items_a_pair = Divider(items_a_pair);
+    f.tail_pairs = Divider(std::max<int64_t>(tail_pairs, 1));
+  }
+  const LaunchShape shape = {.grid = {static_cast<uint32_t>(grid), 1, 1},
+                             .threads = static_cast<uint32_t>(config.threads()),
+                             .dynamic_smem = static_cast<uint32_t>(config.smem_bytes())};
   return cuda.launch(v->kernel, shape, &f, resources.stream, error);
 }
 

@@ -44,15 +44,18 @@ struct ForwardParams {
   int32_t head_dim_qk, head_dim_v;
   Divider page_size;
   int32_t box_rows;
-  // The order of work: all blocks of queries of a (batch, head) pair, then those of the next, so
-  // that neighbours find the same keys in the L2. Causal: an item is the n-th block of queries from
-  // the end and the n-th from the beginning, and so all items take the same time.
+  // The order of work. An item is a block of queries; where later blocks see more keys, it is the
+  // n-th from the end and the n-th from the beginning of a (batch, head) pair, and so all items
+  // take the same time. They go around the multiprocessors, all of a pair before those of the next,
+  // so that neighbours find the same keys in the L2. The blocks of the last tail_pairs are dealt
+  // one by one, the longest first, and fill up what is left.
   int32_t items, blocks_an_item, m_blocks;
-  Divider items_a_pair, heads, group;
+  int32_t even_rounds;  // in which each multiprocessor has an item
+  int32_t tail_blocks, first_tail_pair;
+  Divider items_a_pair, tail_pairs, heads, group;
   // Ragged queries have a number of items a sequence, and come in classes: see RaggedOrder.
   int32_t classes;                       // 0: not ragged
   float scale_log2;                      // softmax_scale in units of log 2
-  float scale_log2_inverse;              // 1 over it
   float scale_inverse;                   // 1 / softmax_scale
   float softcap_scale;                   // softmax_scale / softcap
   float bare_softcap;                    // 1 over it

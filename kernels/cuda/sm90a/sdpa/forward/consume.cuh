@@ -47,8 +47,9 @@ struct Consumer {
     }
   }
   __device__ void clear_v(const Work &w) const {
-    if ((p.options & kForwardWholeKv) == 0 && w.seqlen_k < w.top + kBlockN) {
-      clear_rows<kBlockN, kDv>(v_tile(v().stage()), w.seqlen_k - w.top, kBlockN);
+    const int top = w.own_top[group];
+    if ((p.options & kForwardWholeKv) == 0 && w.seqlen_k < top + kBlockN) {
+      clear_rows<kBlockN, kDv>(v_tile(v().stage()), w.seqlen_k - top, kBlockN);
     }
   }
 
@@ -68,8 +69,8 @@ struct Consumer {
       }
       store_shared_32(to, bits);
     }
-    store_shared_32(to, __float_as_uint(softmax.limit[0]));
-    store_shared_32(to + 4, __float_as_uint(softmax.limit[1]));
+    store_shared_32(to, __float_as_uint(softmax.sum[0]));
+    store_shared_32(to + 4, __float_as_uint(softmax.sum[1]));
   }
 
   // Operands in shared memory, of the next products.
@@ -106,8 +107,8 @@ struct Consumer {
   }
 
   // Whether all rows see all keys of a tile.
-  __device__ static bool sees_all(const Work &w, int first) {
-    return first >= w.all_begin && first + kBlockN <= w.all_end;
+  __device__ bool sees_all(const Work &w, int first) const {
+    return first >= w.all_begin[group] && first + kBlockN <= w.all_end[group];
   }
   // Groups of eight keys that nobody sees, a bit each. Not to be read when the tile is released.
   __device__ uint32_t skipped() const {
@@ -126,9 +127,7 @@ struct Consumer {
     }
     if (kPages && skipped != 0) Softmax::hide(s, skipped);
     if (!whole) Softmax::mask(s, p, w, w.row0 + local_row(), first);
-    const bool moved = softmax.move(s);
-    softmax.weigh(s);
-    return moved;
+    return softmax.weigh(s);
   }
   __device__ void next_k() {
     release(Ring::k, k.stage());
@@ -151,8 +150,18 @@ struct Consumer {
     barrier_wait(barrier(Ring::work, true, work.stage()), work.phase());
     return work_slot(work.stage());
   }
+  // Whether none of this warpgroup's rows sees any of a block's first tile.
+  __device__ bool skips_first(const Work &w) const {
+    return uniform(w.own_top[group]) < uniform(w.top);
+  }
   // Waits for what the first products of `w` need.
-  __device__ void wait_first(const Work &w) const {
+  __device__ void wait_first(const Work &w) {
+    if (skips_first(w)) {
+      barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
+      next_k();
+      barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
+      release(Ring::v, v().stage());
+    }
     barrier_wait(barrier(Ring::q, true, q_stage(q.stage(), group)), q.phase());
     clear_q(w);
     barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
@@ -164,9 +173,10 @@ struct Consumer {
     own_registers(s);
     const uint32_t skips = skipped();
     next_k();
-    if (uniform(w.tiles) == 1) next_q();
+    const int first = uniform(w.own_top[group]);
+    if (first == uniform(w.bottom)) next_q();
     softmax.begin();
-    weigh(s, softmax, w, w.top, sees_all(w, w.top), skips);
+    weigh(s, softmax, w, first, sees_all(w, first), skips);
     Softmax::pack(weights, s);
     own_registers(weights);
   }
@@ -188,9 +198,13 @@ struct Consumer {
 #pragma unroll 1
     for (;;) {
       const Work &w = work_slot(work.stage());
-      int first = w.top;
+      int first = w.own_top[group];
       barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
       clear_v(w);
+      if (skips_first(w)) {  // all warpgroups take as many turns
+        take_turn();
+        end_turn();
+      }
       bool more = first > w.bottom;
       if (more) barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
 #pragma unroll
@@ -208,7 +222,6 @@ struct Consumer {
         barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
         wgmma_fence();
         issue_values(out, from, v_columns);
-        if constexpr (!kTwoWeights) end_turn();
         // (Read from shared memory, where it does not cost registers, while products run.)
         const bool whole = sees_all(w, first);
         const uint32_t skips = skipped();
@@ -217,7 +230,7 @@ struct Consumer {
         own_registers(s);
         // Only now, so that the other's scores come when these have become weights: softmaxes that
         // run at the same time are in each other's way.
-        if constexpr (kTwoWeights) end_turn();
+        end_turn();
         next_k();
         if (!more) next_q();
         const bool moved = weigh(s, softmax, w, first, whole, skips);
@@ -257,6 +270,7 @@ struct Consumer {
       work.next();
       const Work &next = wait_work();
       const bool goes_on = uniform(next.tiles) > 0;
+      const int last_v = v().stage();
       barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
       if (!goes_on) {
         own_registers(out);
@@ -278,7 +292,7 @@ struct Consumer {
       }
       own_registers(out);
       own_registers(weights);
-      release(Ring::v, v().stage());
+      release(Ring::v, last_v);
       Store{p, w, tid() / 32 - 4, tid() % 32}.run(out, softmax);
       __syncwarp();
       release(Ring::work, Place<ForwardConfig::kWorks>{work.count - 1}.stage());

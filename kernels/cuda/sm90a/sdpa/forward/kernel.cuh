@@ -23,7 +23,9 @@ struct Work {
   int32_t seqlen_k;
   int32_t diagonal;            // query i is at position i + diagonal
   int32_t top, bottom, tiles;  // first keys of the first and the last tile, and their number
-  int32_t all_begin, all_end;  // keys that all rows see
+  // Of a consumer's rows: where the first tile that they see anything of begins, the block's first
+  // or second; and the keys that all of them see.
+  int32_t own_top[kConsumers], all_begin[kConsumers], all_end[kConsumers];
   const int32_t *pages;        // where keys are in pages: the sequence's list of them
   float slope;                 // ALiBi's, over softmax_scale
 };

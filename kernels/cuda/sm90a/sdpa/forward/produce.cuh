@@ -9,7 +9,7 @@ namespace attn::cuda::sm90 {
 struct Plan {
   // What comes next: a sequence, a head, a block of queries, and another that may follow it.
   int index, head, block, other;
-  int item;  // the next one of this block
+  int round;  // of all multiprocessors, of which this one has an item each
   // RaggedOrder's.
   int left;        // classes, with this one
   int base;        // the first of 32 sequences
@@ -56,7 +56,7 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
   w.used = seqlen_q;
   w.rows = min(w.places - w.row0, kBlockM);
   w.diagonal = p.bottom_right != 0 ? w.seqlen_k - seqlen_q : 0;
-  w.top = w.bottom = w.tiles = w.all_begin = w.all_end = 0;
+  w.top = w.bottom = w.tiles = 0;
   if (w.row0 < w.used) {
     // Bands move on with the query, so the first and the last row bound the block's keys.
     const BandOf<int32_t> low = keys_of(p, w.seqlen_k, w.diagonal, w.row0);
@@ -66,8 +66,15 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
     if (high.end > low.begin) w.tiles = last - low.begin / kBlockN;
     w.top = (last - 1) * kBlockN;
     w.bottom = low.begin / kBlockN * kBlockN;
-    w.all_begin = high.begin;
-    w.all_end = low.end;
+#pragma unroll 1
+    for (int group = 0; group < kConsumers; group++) {
+      const int row = w.row0 + group * 64, last_row = w.used - 1;
+      const BandOf<int32_t> first = keys_of(p, w.seqlen_k, w.diagonal, min(row, last_row));
+      const BandOf<int32_t> last = keys_of(p, w.seqlen_k, w.diagonal, min(row + 63, last_row));
+      w.all_begin[group] = last.begin;
+      w.all_end[group] = first.end;
+      w.own_top[group] = max((last.end - 1) / kBlockN * kBlockN, max(w.top - kBlockN, w.bottom));
+    }
   }
 }
 
@@ -162,7 +169,7 @@ struct Planner {
 
   __device__ bool go_on() const {
     const bool first_lane = RaggedOrder::lane() == 0;
-    const int other = plan().other, item = plan().item, blocks = static_cast<int>(gridDim.x);
+    const int other = plan().other, round = plan().round;
     __syncwarp();
     if (other >= 0) {
       if (first_lane) {
@@ -171,26 +178,42 @@ struct Planner {
       }
       return true;
     }
-    if (first_lane) plan().item = item + blocks;
-    if (p.classes != 0) {
+    if (first_lane) plan().round = round + 1;
+    const int blocks = static_cast<int>(gridDim.x), own = static_cast<int>(blockIdx.x);
+    int item = round * blocks;
+    if (round < p.even_rounds) {
+      // Moving on by one, lest items of one block, the middle ones, are always the same one's.
+      item += (own + round) % blocks;
+    } else {
       // To and fro, so that nobody always gets the longest of a round.
-      const int own = static_cast<int>(blockIdx.x), round = item / blocks;
-      return RaggedOrder{p}.go(round % 2 == 0 ? item : item - own + blocks - 1 - own);
+      item += (round - p.even_rounds) % 2 == 0 ? own : blocks - 1 - own;
     }
-    if (item >= p.items) return false;
+    if (p.classes != 0) return RaggedOrder{p}.go(item);
+    uint32_t pair, rest;
+    if (item < p.items) {
+      rest = static_cast<uint32_t>(item);
+      pair = p.items_a_pair.divide(rest);
+      if (first_lane) RaggedOrder::set_blocks(p, static_cast<int>(rest), p.m_blocks);
+    } else {
+      if (item - p.items >= p.tail_blocks) return false;
+      pair = static_cast<uint32_t>(item - p.items);
+      rest = p.tail_pairs.divide(pair);
+      pair += static_cast<uint32_t>(p.first_tail_pair);
+      if (first_lane) {
+        plan().block = p.m_blocks - 1 - static_cast<int>(rest);
+        plan().other = -1;
+      }
+    }
     if (first_lane) {
-      uint32_t head = p.items_a_pair.quotient(static_cast<uint32_t>(item));
-      RaggedOrder::set_blocks(p, item - static_cast<int>(head * p.items_a_pair.divisor),
-                              p.m_blocks);
-      plan().index = static_cast<int>(p.heads.divide(head));
-      plan().head = static_cast<int>(head);
+      plan().index = static_cast<int>(p.heads.divide(pair));
+      plan().head = static_cast<int>(pair);
     }
     return true;
   }
   __device__ void run() {
     if (p.classes != 0) RaggedOrder{p}.begin();
     if (RaggedOrder::lane() == 0) {
-      plan().item = static_cast<int>(blockIdx.x);
+      plan().round = 0;
       plan().other = -1;
     }
     __syncwarp();

@@ -8,17 +8,9 @@ namespace attn::cuda::sm90 {
 
 inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
 
-// The maximum may lag behind: as long as a new score is no more than kMostLag (in powers of 2)
-// above it, and no more than 1 / kFewest of the weight so far, nothing need be rescaled: weights
-// stay small enough, and the final division uses the same reference. (FlashAttention-4 skips so on
-// Blackwell.) The second condition is for precision: a key with much of the weight should be the
-// maximum, whose weight is exactly 1 and is not rounded.
-inline constexpr float kMostLag = 8, kFewest = 8;
-
 struct Softmax {
-  float max[2];    // in units of scores
-  float limit[2];  // what scores may reach before the maximum has to move
-  float sum[2];    // over this thread's own keys
+  float max[2];  // in units of scores
+  float sum[2];  // over this thread's own keys
   float alpha[2];
   const ForwardParams &p;
 
@@ -26,7 +18,7 @@ struct Softmax {
   __device__ float unit() const { return p.scale_log2; }  // from scores to powers of 2
 
   __device__ void begin() {
-    max[0] = max[1] = limit[0] = limit[1] = -infinity();
+    max[0] = max[1] = -infinity();
     sum[0] = sum[1] = 0;
   }
 
@@ -103,22 +95,10 @@ struct Softmax {
     for (int i = 0; i < kScores; i++) s[i] = (groups >> (i / 4) & 1) != 0 ? -infinity() : s[i];
   }
 
-  // The largest of a row's scores, compared as integers, three at a time: right if it is not below
-  // 0, else some number below 0.
-  __device__ static int highest_bits(const float (&s)[kScores], int half) {
-    const auto bits = [&](int i) { return __float_as_int(s[4 * (i / 2) + 2 * half + i % 2]); };
-    constexpr int kCount = kScores / 2;
-    int top[2] = {bits(0), bits(1)};
-#pragma unroll
-    for (int i = 2; i + 1 < kCount; i += 2) {
-      top[i / 2 % 2] = __vimax3_s32(top[i / 2 % 2], bits(i), bits(i + 1));
-    }
-    int high = ::max(top[0], top[1]);
-    high = ::max(high, __shfl_xor_sync(~0u, high, 1));
-    return ::max(high, __shfl_xor_sync(~0u, high, 2));
-  }
-  __device__ static float highest(const float (&s)[kScores], int half) {
-    float high = -infinity();
+  // The largest of a row's scores and of those before. (The maximum does not lag behind, which
+  // would save results a multiplication: the largest weight is to be exactly 1, and not rounded.)
+  __device__ float highest(const float (&s)[kScores], int half) const {
+    float high = max[half];
 #pragma unroll
     for (int i = 0; i < kScores / 4; i++) {
       high = fmaxf(high, fmaxf(s[4 * i + 2 * half], s[4 * i + 2 * half + 1]));
@@ -126,44 +106,36 @@ struct Softmax {
     high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
     return fmaxf(high, __shfl_xor_sync(~0u, high, 2));
   }
+  // The same compared as integers, three at a time: right if it is not below 0, else some number
+  // below 0.
+  __device__ int highest_bits(const float (&s)[kScores], int half) const {
+    const auto bits = [&](int i) { return __float_as_int(s[4 * (i / 2) + 2 * half + i % 2]); };
+    constexpr int kCount = kScores / 2;
+    int top[2] = {__float_as_int(max[half]), bits(0)};
+#pragma unroll
+    for (int i = 1; i + 1 < kCount; i += 2) {
+      top[i / 2 % 2] = __vimax3_s32(top[i / 2 % 2], bits(i), bits(i + 1));
+    }
+    int high = __vimax3_s32(top[0], top[1], bits(kCount - 1));
+    high = ::max(high, __shfl_xor_sync(~0u, high, 1));
+    return ::max(high, __shfl_xor_sync(~0u, high, 2));
+  }
 
-  // Moves maximum and sum to what these scores need. True if the warp's results must follow by
-  // alpha.
-  __device__ bool move(const float (&s)[kScores]) {
+  // Turns scores into weights. True if the warp's results so far must follow by alpha.
+  __device__ bool weigh(float (&s)[kScores]) {
     const int bits[2] = {highest_bits(s, 0), highest_bits(s, 1)};
     float high[2] = {__int_as_float(bits[0]), __int_as_float(bits[1])};
-    const bool below = (bits[0] | bits[1]) < 0;
-    if (!__any_sync(~0u, below || high[0] > limit[0] || high[1] > limit[1])) return false;
-    if (__any_sync(~0u, below)) {
+    if (__any_sync(~0u, (bits[0] | bits[1]) < 0)) {
       high[0] = highest(s, 0);
       high[1] = highest(s, 1);
-      if (!__any_sync(~0u, high[0] > limit[0] || high[1] > limit[1])) return false;
     }
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float before = max[half], now = fmaxf(before, high[half]);
-      alpha[half] = before == -infinity() ? 0 : exp2_fast((before - now) * unit());
-      max[half] = now;
-      sum[half] *= alpha[half];
-    }
-    return true;
-  }
-  // For the next scores.
-  __device__ void set_limits() {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      // A thread's own keys have about a quarter of the weight.
-      const float lag = fminf(fmaxf(log2_fast(sum[half] * (4 / kFewest)), 0.0f), kMostLag);
-      limit[half] = fmaf(lag, p.scale_log2_inverse, max[half]);
-    }
-  }
-
-  // Turns scores into weights.
-  __device__ void weigh(float (&s)[kScores]) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const float minus = max[half] == -infinity() ? 0 : -max[half] * unit();
-      float total[2] = {sum[half], 0};
+      const float reference = high[half] == -infinity() ? 0 : high[half];
+      alpha[half] = exp2_fast((max[half] - reference) * unit());
+      max[half] = high[half];
+      const float minus = -reference * unit();
+      float total[2] = {sum[half] * alpha[half], 0};
 #pragma unroll
       for (int i = 0; i < kScores / 4; i++) {
 #pragma unroll
@@ -175,7 +147,7 @@ struct Softmax {
       }
       sum[half] = total[0] + total[1];
     }
-    set_limits();
+    return __any_sync(~0u, alpha[0] != 1 || alpha[1] != 1);
   }
 
   // Weights as the left operand of the next products, rounded to elements.
