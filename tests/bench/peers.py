@@ -204,12 +204,12 @@ def import_torch() -> Any:
 
 
 def torch_attention(torch: Any, q: np.ndarray, k: np.ndarray, v: np.ndarray,
-                    causal: bool) -> Callable[[], object]:
-    """A call of PyTorch's SDPA on q, k, v of [B, S, heads, head_dim]."""
+                    causal: bool) -> Callable[[], Any]:
+    """A call of PyTorch's SDPA on q, k, v of [B, S, heads, head_dim]; gives [B, heads, S, D]."""
     views = [torch.from_numpy(x).transpose(1, 2) for x in (q, k, v)]
     extra = {"enable_gqa": True} if q.shape[2] != k.shape[2] else {}
 
-    def call() -> object:
+    def call() -> Any:
         with torch.no_grad():
             return torch.nn.functional.scaled_dot_product_attention(*views, is_causal=causal,
                                                                     **extra)

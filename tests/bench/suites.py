@@ -124,8 +124,12 @@ def attention_peers(session: Session, problem: Problem, threads: int,
         except Exception as error:  # whatever it refuses with is recorded
             errors["onnxruntime"] = str(error)
     if session.torch is not None:
-        found.append(Contender("torch", peers.torch_attention(session.torch, problem.q, problem.k,
-                                                              problem.v, s.causal)))
+        torch_call = peers.torch_attention(session.torch, problem.q, problem.k, problem.v, s.causal)
+        difference = np.abs(torch_call().transpose(1, 2).numpy() - problem.out).max()
+        if difference > 1e-3:
+            errors["torch"] = f"its result differs from ours by {difference:.3g}"
+        else:
+            found.append(Contender("torch", torch_call))
     return found, errors
 
 

@@ -41,6 +41,7 @@ TABLE = [
     ("fp32 backward, D 64, full", "backward/fp32/d64/full/t{t}"),
     ("fp32 backward, D 64, causal", "backward/fp32/d64/causal/t{t}"),
     ("onnxruntime, geometric mean of {n} shapes", "grid/geomean/t{t}"),
+    ("PyTorch's CPU attention, geometric mean of {n} shapes", "grid/torch/t{t}"),
     ("host cost of execute", "overhead/execute/t{t}"),
     ("host cost of plan creation", "overhead/plan_create/t{t}"),
 ]
@@ -61,6 +62,8 @@ def figure(row: dict[str, Any]) -> str:
 def bar_text(row: dict[str, Any]) -> str:
     if "limit_us" in row:
         return f"≤ {row['limit_us']:g} µs"
+    if "bar" not in row:
+        return f"no bar: {row['ratio_of']}"
     return f"≥ {row['bar']:g}× {row['ratio_of']}"
 
 
@@ -89,7 +92,7 @@ def table(record: dict[str, Any]) -> str:
         cells = []
         for row in found:
             cells.append("not measured" if row is None else
-                         figure(row) + ("" if row["ok"] else " **missed**"))
+                         figure(row) + ("" if row.get("ok", True) else " **missed**"))
         label = label.format(n=known[0].get("rows"))
         lines.append(f"| {label} | {bar_text(known[0])} | " + " | ".join(cells) + " |")
     judged = [row for row in rows.values() if "bar" in row]
