@@ -26,8 +26,8 @@ struct Work {
   // Of a consumer's rows: where the first tile that they see anything of begins, the block's first
   // or second; and the keys that all of them see.
   int32_t own_top[kConsumers], all_begin[kConsumers], all_end[kConsumers];
-  const int32_t *pages;        // where keys are in pages: the sequence's list of them
-  float slope;                 // ALiBi's, over softmax_scale
+  const int32_t *pages;  // where keys are in pages: the sequence's list of them
+  float slope;           // ALiBi's, over softmax_scale
 };
 static_assert(sizeof(Work) <= ForwardConfig::kWorkBytes);
 
