@@ -65,7 +65,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             root = changed_sources(pathlib.Path(temporary), file, text, instead)
             table = cuda_kernels.read_table(root / TABLE, hip_kernels.FOLDERS)
-            variant = next(v for v in table.variants if v.entry.endswith(f"bf16_{dim}"))
+            variant = next(v for v in table.variants if v.entry.endswith(f"plain_bf16_{dim}"))
             for architecture in architectures:
                 data, _, _ = hip_kernels.Compiler(toolchain, "mistakes", root, table, variant,
                                                   architecture).compile()

@@ -20,14 +20,17 @@ from typing import Any
 
 from tools import capi, header_model
 from tools.capi import ROOT
-from tools.docs import bars, gpu, matrix, reference
+from tools.docs import bars, gpu, hip, matrix, reference
 
 README = ROOT / "README.md"
 MARK = re.compile(r"(<!-- generated: ([\w-]+) .*?-->\n)(.*?)(<!-- end -->)", re.S)
 
 
-def parts(library: capi.Library) -> dict[str, Callable[[], str]]:
-    """What the markers in README.md stand for."""
+def parts(library: capi.Library, text: str) -> dict[str, Callable[[], str]]:
+    """What the markers in README.md stand for; `text` is what it has now, to
+    compare with."""
+    build = library.path.parent
+
     def results() -> str:
         path = bars.latest()
         return bars.table(bars.load(path)) if path else "No results are stored yet."
@@ -40,11 +43,14 @@ def parts(library: capi.Library) -> dict[str, Callable[[], str]]:
         return f"```c\n{(ROOT / 'examples/c/readme.c').read_text().strip()}\n```"
 
     found = {"c-example": example, "support": lambda: matrix.markdown(library), "bars": results,
-             "gpu-bars": gpu_results}
+             "gpu-bars": gpu_results, "hip-figures": lambda: hip.markdown(build)}
     if missing := matrix.missing(library):
         print(f"NOT RUN: the support matrix: this build has no {' and no '.join(missing)} backend to "
               "ask")
         del found["support"]
+    if reason := hip.cannot_compare(build, text):
+        print(f"NOT RUN: the HIP kernels' figures: {reason}")
+        del found["hip-figures"]
     return found
 
 
@@ -103,7 +109,7 @@ def run_python(library: capi.Library) -> list[str]:
 def check(library: capi.Library, model: dict[str, Any]) -> int:
     def stale_parts() -> list[str]:
         old = README.read_text()
-        new = rewritten(old, parts(library))
+        new = rewritten(old, parts(library, old))
         return [] if old == new else ["README.md is stale; run ./dev docs\n" + "\n".join(
             difflib.unified_diff(old.splitlines(), new.splitlines(), "README.md", "generated",
                                  lineterm="", n=0))]
@@ -179,7 +185,7 @@ def main() -> int:
     if path:
         for name in gpu.draw(bars.load(path), bars.PLOTS, arguments.out):
             print(f"wrote {name}")
-    README.write_text(rewritten(README.read_text(), parts(library)))
+    README.write_text(rewritten(README.read_text(), parts(library, "")))
     print("renewed README.md")
     return 0
 

@@ -15,7 +15,7 @@
 
 namespace attn::hip {
 
-#define ATTN_VARIANT(entry, begin, end, element, head_dim) ATTN_GPU_IMAGE(entry, begin, end)
+#define ATTN_VARIANT(entry, begin, end, kind, element, head_dim) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/hip/any/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 
@@ -26,13 +26,17 @@ using sdpa::Problem;
 
 constexpr int32_t fp16 = ATTN_DTYPE_FP16, bf16 = ATTN_DTYPE_BF16;
 
+// Kinds of the kernel: see kernels/hip/any/sdpa/forward.hip.
+enum class Kind { plain, general };
+
 struct Variant {
   gpu::Kernel kernel;
+  Kind kind;
   int32_t element, head_dim;
 };
 constexpr Variant kVariants[] = {
-#define ATTN_VARIANT(entry, begin, end, element, head_dim) \
-  {ATTN_GPU_KERNEL(entry), element, head_dim},
+#define ATTN_VARIANT(entry, begin, end, kind, element, head_dim) \
+  {ATTN_GPU_KERNEL(entry), Kind::kind, element, head_dim},
 #include "kernels/hip/any/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
@@ -41,12 +45,22 @@ constexpr int32_t kKeys = 16;     // of a tile
 constexpr int32_t kWaveDim = 64;  // of a head, that one wave of a block takes
 static_assert(sizeof(SdpaForwardParams) <= 4096);
 
+// The quickest kind that can serve the problem if its tensors can be read 16 bytes at a time.
+Kind kind_of(const Problem &p) {
+  constexpr uint64_t kGeneralFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
+                                     ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
+                                     ATTN_SDPA_GATE;
+  const bool plain = !p.has(kGeneralFlags) && p.d.softcap == 0 && p.d.out_dtype == p.d.q_dtype &&
+                     p.d.head_dim_qk % 16 == 0 && p.d.head_dim_v % 8 == 0;
+  return plain ? Kind::plain : Kind::general;
+}
+
 // The smallest that holds the head dims; null if none does.
-const Variant *find(const Problem &problem) {
+const Variant *find(const Problem &problem, Kind kind) {
   const int32_t dim = std::max(problem.d.head_dim_qk, problem.d.head_dim_v);
   const Variant *best = nullptr;
   for (const Variant &v : kVariants) {
-    if (v.element != problem.d.q_dtype || v.head_dim < dim) continue;
+    if (v.kind != kind || v.element != problem.d.q_dtype || v.head_dim < dim) continue;
     if (best == nullptr || v.head_dim < best->head_dim) best = &v;
   }
   return best;
@@ -65,7 +79,7 @@ struct Geometry {
 };
 
 Geometry geometry_of(const Problem &p, const Device &device) {
-  const Variant &v = *find(p);
+  const Variant &v = *find(p, Kind::general);
   Geometry g;
   // Worth it if one head's queries do not fill a tile or two.
   g.pack = p.d.max_seqlen_q <= 2 * kRows ? p.group : 1;
@@ -99,7 +113,8 @@ bool vectors(const TokenView &t) {
 
 Verdict forward_serves(const Problem &p, const Device &device) {
   const attn_sdpa_desc &d = p.d;
-  if (find(p) == nullptr) return Verdict::refuses("it takes fp16 or bf16, head dims up to 256");
+  if (find(p, Kind::general) == nullptr)
+    return Verdict::refuses("it takes fp16 or bf16, head dims up to 256");
   if (d.k_dtype != d.q_dtype || d.v_dtype != d.q_dtype) {
     return Verdict::refuses("it takes q, k and v of one dtype");
   }
@@ -131,7 +146,11 @@ size_t forward_workspace(const Problem &p, const Device &device) {
 }
 
 int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
-  const int32_t status = gpu::gpu_of(device).load(find(p)->kernel, 0, error);
+  // The general kind too, because strides may ask for it.
+  int32_t status = ATTN_OK;
+  for (const Kind kind : {kind_of(p), Kind::general}) {
+    if (status == ATTN_OK) status = gpu::gpu_of(device).load(find(p, kind)->kernel, 0, error);
+  }
   if (status != ATTN_OK || geometry_of(p, device).splits == 1) return status;
   return gpu::load_combine(gpu::gpu_of(device), merge_kernel, error);
 }
@@ -171,7 +190,8 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   // Behind the last sequence, ragged queries may have tokens of none.
   const int64_t rows = call.batch + (problem.ragged_q() ? 1 : 0);
   if (call.total_q == 0) return ATTN_OK;
-  const Variant &variant = *find(problem);
+  const bool whole = p.vector != 0 && p.vector_values != 0;
+  const Variant &variant = *find(problem, whole ? kind_of(problem) : Kind::general);
   const gpu::LaunchShape launch = {
       .grid = {static_cast<uint32_t>(blocks_of(problem, g, rows, p.tiles)), 1, 1},
       .threads = threads_of(variant, device),

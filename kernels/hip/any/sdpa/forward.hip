@@ -27,6 +27,10 @@ constexpr int32_t fp16 = ATTN_DTYPE_FP16;
 constexpr int32_t bf16 = ATTN_DTYPE_BF16;
 constexpr int32_t kElement = ATTN_ELEMENT;
 constexpr int kHeadDim = ATTN_HEAD_DIM;
+enum Kind { plain, general };
+// No masks, bias, ALiBi, softcap, dropout or gate; out of q's type; rows that are read 16 bytes at
+// a time.
+constexpr bool kPlain = ATTN_KIND == plain;
 constexpr int kWaveDim = 64;  // of a head, that one wave takes
 constexpr int kWaves = kHeadDim / kWaveDim;
 static_assert(kHeadDim % kWaveDim == 0);
@@ -38,11 +42,16 @@ constexpr bool kHoldQueries = gpu::kWave == 64 || kWaveDim * kElements <= 512;
 // subnormal keep their bits, and matrix units that take subnormals as 0 (gfx90a's) lose nothing.
 constexpr float kLift = kElement == fp16 ? 1024 : 1;
 
+// 2^x of x that is not a NaN, or is one; results below the normal range are 0.
+__device__ inline float exp2_fast(float x) {
+  return __builtin_amdgcn_exp2f(x);
+}
+
 // Elements d .. d + kElements - 1 of a row of `n` elements, 0 beyond its end.
 __device__ inline Operand load_row(const TokenView &t, int64_t at, int d, int n, bool vector) {
   const uint16_t *row = static_cast<const uint16_t *>(t.data) + at;
   Operand o;
-  if (vector && d + kElements <= n) {
+  if (kPlain || (vector && d + kElements <= n)) {
     const uint32_t *words = reinterpret_cast<const uint32_t *>(row + d);
     for (int e = 0; e < kElements / 2; e++) o.word[e] = words[e];
     return o;
@@ -88,6 +97,22 @@ struct RowKey {
   bool there;        // it counts, and is in memory
   uint32_t present;  // the same of all 16, as bits
 };
+__device__ inline RowKey row_key(const Sequence &s, int64_t j0, int64_t from, int64_t to,
+                                 int lane) {
+  RowKey key = {{-1, 0}, false, 0};
+  const int64_t j = j0 + lane % kKeys;
+  if (j >= from && j < to) {
+    if (s.page_size == 0) {
+      key.place = s.key(j);
+    } else {  // positions are below 2^30: a short division
+      const uint32_t page = static_cast<uint32_t>(j) / static_cast<uint32_t>(s.page_size);
+      key.place = {s.pages[page * s.page_stride], j - page * s.page_size};
+    }
+  }
+  key.there = !key.place.skipped();
+  key.present = gpu::ballot(key.there);
+  return key;
+}
 
 // Which rows a wave has, and which of their keys.
 struct Work {
@@ -131,7 +156,9 @@ __device__ inline void store_statistics(const SdpaForwardParams &p, const Work &
 }
 
 __device__ inline void store_value(const TokenView &out, int64_t at, float x) {
-  if (out.dtype == ATTN_DTYPE_FP32) {
+  if (kPlain) {
+    static_cast<uint16_t *>(out.data)[at] = static_cast<uint16_t>(to_element<kElement>(x));
+  } else if (out.dtype == ATTN_DTYPE_FP32) {
     static_cast<float *>(out.data)[at] = x;
   } else {
     static_cast<uint16_t *>(out.data)[at] =
@@ -159,16 +186,32 @@ __device__ inline Results products(const SdpaForwardParams &p, const Work &w, co
                                    [[maybe_unused]] int parity) {
   const int64_t at = key.there ? p.k.offset(key.place, w.kv_head) : 0;
   Results scores = {};
-#pragma unroll
-  for (int c = 0; c < kChunks; c++) {
-    const int d = w.first_d + 16 * c;
-    if (d >= p.head_dim_qk) break;
-    if (c % 2 == 0) __builtin_amdgcn_sched_barrier(0);
-    Operand keys = {};
+  if constexpr (kPlain) {  // ask for all at once
+    Operand keys[kChunks] = {};
     if (key.there) {
-      keys = load_row(p.k, at, d + first_of(w.lane), p.head_dim_qk, p.vector != 0);
+#pragma unroll
+      for (int c = 0; c < kChunks; c++) {
+        const int d = w.first_d + 16 * c;
+        if (d < p.head_dim_qk) keys[c] = load_row(p.k, at, d + first_of(w.lane), 0, true);
+      }
     }
-    scores = multiply_add<kElement>(keys, load_query(c), scores);
+#pragma unroll
+    for (int c = 0; c < kChunks; c++) {
+      if (w.first_d + 16 * c >= p.head_dim_qk) break;
+      scores = multiply_add<kElement>(keys[c], load_query(c), scores);
+    }
+  } else {
+#pragma unroll
+    for (int c = 0; c < kChunks; c++) {
+      const int d = w.first_d + 16 * c;
+      if (d >= p.head_dim_qk) break;
+      if (c % 2 == 0) __builtin_amdgcn_sched_barrier(0);
+      Operand keys = {};
+      if (key.there) {
+        keys = load_row(p.k, at, d + first_of(w.lane), p.head_dim_qk, p.vector != 0);
+      }
+      scores = multiply_add<kElement>(keys, load_query(c), scores);
+    }
   }
   if constexpr (kWaves > 1) {
     Products &all = shared.products[parity];
@@ -209,50 +252,61 @@ __device__ inline uint32_t kept_keys(const Dropout &dropout, int64_t bh, int64_t
 }
 
 constexpr uint32_t kExponent = kElement == fp16 ? 0x7c00 : 0x7f80;
+// Added to two elements without their signs, it carries into the signs of those that are not
+// finite.
+constexpr uint32_t kExponentStep = (0x8000 - kExponent) * 0x10001u;
 
-// Brings this wave's part of the values of 16 keys to LDS, zeros for those that do not count. Tells
-// whether all are finite.
-__device__ inline bool load_values(const SdpaForwardParams &p, const Work &w, const RowKey &key,
-                                   Values &to) {
-  constexpr int kLanes = gpu::kWave / kKeys, kWidth = kWaveDim / kLanes;  // of a key
-  const int first = w.lane / kKeys * kWidth;
+// This wave's part of the values of 16 keys: a lane has a part of one key's, zeros if the key does
+// not count.
+constexpr int kValueLanes = gpu::kWave / kKeys, kValueWidth = kWaveDim / kValueLanes;  // of a key
+struct ValueWords {
+  uint32_t word[kValueWidth / 2] = {};
+};
+
+__device__ inline ValueWords load_values(const SdpaForwardParams &p, const Work &w,
+                                         const RowKey &key) {
+  ValueWords v;
+  if (!key.there) return v;
+  const int first = w.lane / kKeys * kValueWidth;
   const int n = p.head_dim_v - w.first_d;  // elements of this wave's part
-  const uint16_t *row = static_cast<const uint16_t *>(p.v.data);
-  if (key.there) row += p.v.offset(key.place, w.kv_head) + w.first_d * p.v.dim;
-  bool finite = true;
-  gpu::sync_warp();  // the last tile's have been read
+  const uint16_t *row = static_cast<const uint16_t *>(p.v.data) + p.v.offset(key.place, w.kv_head) +
+                        w.first_d * p.v.dim;
 #pragma unroll
-  for (int e = 0; e < kWidth; e += 8) {
+  for (int e = 0; e < kValueWidth; e += 8) {
     const int d = first + e;
-    uint32_t words[4] = {};
-    if (key.there && d < n) {
-      if (p.vector_values != 0 && d + 8 <= n) {
-        const uint32_t *from = reinterpret_cast<const uint32_t *>(row + d);
-        for (int k = 0; k < 4; k++) words[k] = from[k];
-      } else {
+    if (d >= n) continue;
+    if (kPlain || (p.vector_values != 0 && d + 8 <= n)) {
+      const uint32_t *from = reinterpret_cast<const uint32_t *>(row + d);
+      for (int k = 0; k < 4; k++) v.word[e / 2 + k] = from[k];
+    } else {
 #pragma unroll
-        for (int k = 0; k < 8; k++) {
-          const uint32_t bits = d + k < n ? row[(d + k) * p.v.dim] : 0u;
-          words[k / 2] |= bits << k % 2 * 16;
-        }
+      for (int k = 0; k < 8; k++) {
+        const uint32_t bits = d + k < n ? row[(d + k) * p.v.dim] : 0u;
+        v.word[(e + k) / 2] |= bits << k % 2 * 16;
       }
     }
-    uint32_t *store = reinterpret_cast<uint32_t *>(&to[w.lane % kKeys][d]);
-    for (int k = 0; k < 4; k++) {
-      finite = finite && (words[k] & kExponent) != kExponent &&
-               (words[k] >> 16 & kExponent) != kExponent;
-      store[k] = words[k];
-    }
   }
-  gpu::sync_warp();
-  return !wave_any(!finite);
+  return v;
 }
 
-// out = out * correction + values * weights, for this wave's part of the values. `first`: of a
-// weight's terms, which alone can tell whether a value counts.
+// To LDS, where all lanes of the wave read them. Tells whether all are finite.
+__device__ inline bool share_values(const Work &w, const ValueWords &v, Values &to) {
+  gpu::sync_warp();  // the last tile's have been read
+  uint32_t *store = reinterpret_cast<uint32_t *>(&to[w.lane % kKeys][w.lane / kKeys * kValueWidth]);
+  uint32_t special = 0;
+#pragma unroll
+  for (int k = 0; k < kValueWidth / 2; k++) {
+    special |= (v.word[k] & 0x7fff7fffu) + kExponentStep;
+    store[k] = v.word[k];
+  }
+  gpu::sync_warp();
+  return !wave_any((special & 0x80008000u) != 0);
+}
+
+// out += values * weights, for this wave's part of the values. `first`: of a weight's terms, which
+// alone can tell whether a value counts.
 __device__ inline void add_values(const SdpaForwardParams &p, const Work &w, const Values &values,
-                                  bool finite, const Operand &weights, float correction, bool first,
-                                  Running &run) {
+                                  bool finite, const Operand &weights, bool first, Running &run) {
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
     if (w.first_d + 16 * c >= p.head_dim_v) break;
@@ -264,107 +318,136 @@ __device__ inline void add_values(const SdpaForwardParams &p, const Work &w, con
       v.word[e / 2] = low[0] | static_cast<uint32_t>(low[kPitch]) << 16;
     }
     Results out = run.out[c];
-    // A correction of 0 forgets what has no weight any more, NaN and infinity too.
-    for (int r = 0; r < kResults; r++) out[r] = correction == 0 ? 0.0f : out[r] * correction;
     if (finite) {
       run.out[c] = multiply_add<kElement>(v, weights, out);
       continue;
     }
-    // Infinities and NaNs apart: where a weight that is not 0 meets one, it is in the result.
-    Operand finite_part = v;
-    Operand special[3] = {};  // +inf, -inf, NaN
+    // Infinities and NaNs apart: where a weight that is not 0 meets one, it is in the result. A NaN
+    // counts as infinities of both signs. Two elements at a time; what is found is in bits 15
+    // and 31.
+    Operand finite_part, positive, negative;
 #pragma unroll
-    for (int e = 0; e < kElements; e++) {
+    for (int e = 0; e < kElements / 2; e++) {
       constexpr uint32_t kOne = kElement == fp16 ? 0x3c00 : 0x3f80;
-      const uint32_t shift = e % 2 * 16, bits = v.word[e / 2] >> shift & 0xffff;
-      if ((bits & kExponent) != kExponent) continue;
-      finite_part.word[e / 2] &= ~(0xffffu << shift);
-      const int kind = (bits & 0x7fff) != kExponent ? 2 : bits >> 15 != 0 ? 1 : 0;
-      special[0].word[e / 2] |= kind == 0 ? kOne << shift : 0;
-      special[1].word[e / 2] |= kind == 1 ? kOne << shift : 0;
-      special[2].word[e / 2] |= kind == 2 ? kOne << shift : 0;
+      constexpr uint32_t kMantissa = (0x7fff - kExponent) * 0x10001u;
+      constexpr int kToTop = kElement == fp16 ? 5 : 8;
+      const uint32_t word = v.word[e];
+      const uint32_t special = ((word & 0x7fff7fffu) + kExponentStep) & 0x80008000u;
+      const uint32_t nan = ((word & kMantissa) + kMantissa) << kToTop;
+      finite_part.word[e] = word & ~((special >> 15) * 0xffffu);
+      positive.word[e] = ((special & (~word | nan)) >> 15) * kOne;
+      negative.word[e] = ((special & (word | nan)) >> 15) * kOne;
     }
     out = multiply_add<kElement>(finite_part, weights, out);
-#pragma unroll
-    for (int kind = 0; kind < 3; kind++) {
-      const float what = kind == 0 ? infinity() : kind == 1 ? -infinity() : quiet_nan();
-      const Results met = multiply_add<kElement>(special[kind], weights, Results{});
-      for (int r = 0; r < kResults; r++) out[r] += first && met[r] > 0 ? what : 0.0f;
+    if (first) {
+      const Results above = multiply_add<kElement>(positive, weights, Results{});
+      const Results below = multiply_add<kElement>(negative, weights, Results{});
+      for (int r = 0; r < kResults; r++) {
+        out[r] += above[r] > 0 ? infinity() : 0.0f;
+        out[r] -= below[r] > 0 ? infinity() : 0.0f;
+      }
     }
     run.out[c] = out;
   }
 }
 
-// Adds those of the 16 keys from j0 on that lie in [from, to).
+// Adds those of the 16 keys from j0 on that lie in [from, to). Rows that are not to be stored
+// compute what another row does.
 template <class LoadQuery>
 __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
-                                const ScoredQuery<float> &query, bool valid, const Dropout &dropout,
-                                int64_t j0, int64_t from, int64_t to, const LoadQuery &load_query,
+                                const ScoredQuery<float> &query, const Dropout &dropout, int64_t j0,
+                                int64_t from, int64_t to, const LoadQuery &load_query,
                                 Shared &shared, int parity, Running &run) {
-  RowKey key = {{-1, 0}, false, 0};
-  const int64_t row_key = j0 + w.lane % kKeys;
-  if (row_key >= from && row_key < to) key.place = w.s.key(row_key);
-  key.there = !key.place.skipped();
-  key.present = gpu::ballot(key.there);
-  const Results scores = products(p, w, key, load_query, shared, parity);
-  // Scores of this lane's row.
-  float top = -infinity(), score[kResults];
-  bool nan = false;
+  const RowKey key = row_key(w.s, j0, from, to, w.lane);
+  ValueWords words;
+  if constexpr (kPlain) words = load_values(p, w, key);  // while the scores are computed
+  const Results products_of_row = products(p, w, key, load_query, shared, parity);
+  float score[kResults];
+  const Band &band = query.band();
+  const bool inside =
+      key.present == 0xffffffffu && !wave_any(j0 < band.begin || j0 + kKeys > band.end);
+  if (kPlain && inside) {
+#pragma unroll
+    for (int r = 0; r < kResults; r++) score[r] = p.in.d.softmax_scale * products_of_row[r];
+  } else {
+#pragma unroll
+    for (int r = 0; r < kResults; r++) {
+      const int row = row_of(r, w.lane);
+      const int64_t j = j0 + row;
+      bool visible = (key.present >> row & 1u) != 0 && band.contains(j);
+      if constexpr (kPlain) {
+        score[r] = visible ? p.in.d.softmax_scale * products_of_row[r] : -infinity();
+      } else {
+        visible = visible && query.unmasked(j);
+        float bias = 0;
+        if (visible) {
+          bias = query.bias(j);
+          visible = bias != -infinity();
+        }
+        score[r] = visible ? query.score(j, query.logit(products_of_row[r]), bias) : -infinity();
+      }
+    }
+  }
+  float top = score[0];
+#pragma unroll
+  for (int r = 1; r < kResults; r++) top = fmaxf(top, score[r]);
+  const float max = fmaxf(run.max, column_max(top));
+  const float base = max == -infinity() ? 0.0f : max;
+  constexpr float kLog2EF = static_cast<float>(kLog2E), kLog2Lift = kElement == fp16 ? 10 : 0;
+  float sum = 0, weight[kResults];
 #pragma unroll
   for (int r = 0; r < kResults; r++) {
-    const int row = row_of(r, w.lane);
-    const int64_t j = j0 + row;
-    bool visible =
-        valid && (key.present >> row & 1u) != 0 && query.band().contains(j) && query.unmasked(j);
-    float bias = 0;
-    if (visible) {
-      bias = query.bias(j);
-      visible = bias != -infinity();
-    }
-    score[r] = visible ? query.score(j, query.logit(scores[r]), bias) : -infinity();
-    nan = nan || score[r] != score[r];
-    top = fmaxf(top, score[r]);
+    weight[r] = exp2_fast(__builtin_fmaf(score[r] - base, kLog2EF, kLog2Lift));
+    sum += weight[r];
   }
-  run.nan = run.nan || nan;
-  const float max = fmaxf(run.max, column_max(top));
-  if (!wave_any(max != -infinity() || nan)) return;
-  float correction = 1;
-  if (max != run.max) correction = max == infinity() ? 0.0f : expf(run.max - max);
-  run.max = max;
+  if (wave_any(sum != sum)) {  // a NaN, or a largest score of +inf
+    sum = 0;
+#pragma unroll
+    for (int r = 0; r < kResults; r++) {
+      run.nan = run.nan || score[r] != score[r];  // the row becomes one in the end
+      if (score[r] != score[r]) {
+        weight[r] = 0;
+      } else if (max == infinity()) {
+        weight[r] = score[r] == infinity() ? kLift : 0.0f;
+      }
+      sum += weight[r];
+    }
+  }
+  if (!wave_any(max != -infinity())) return;
+  if (wave_any(max != run.max)) {
+    const float correction = max == run.max ? 1.0f : exp2_fast((run.max - base) * kLog2EF);
+    run.max = max;
+    run.sum *= correction;
+    run.rounded_sum *= correction;
+#pragma unroll
+    for (int c = 0; c < kChunks; c++) {
+      // A correction of 0 forgets what has no weight any more, NaN and infinity too.
+      for (int r = 0; r < kResults; r++) {
+        run.out[c][r] = correction == 0 ? 0.0f : run.out[c][r] * correction;
+      }
+    }
+  }
+  run.sum += sum;
   uint32_t kept = ~0u;
-  if (p.in.has(ATTN_SDPA_DROPOUT)) {
+  if (!kPlain && p.in.has(ATTN_SDPA_DROPOUT)) {
     kept = kept_keys(dropout, w.s.index * p.heads + query.head(), query.index(), j0, w.lane);
   }
-  float sum = 0, rounded_sum = 0;
-  float weight[kResults];
-#pragma unroll
-  for (int r = 0; r < kResults; r++) {
-    float x = 0;
-    if (score[r] == -infinity() || score[r] != score[r]) {
-      x = 0;  // a row with a NaN becomes one in the end
-    } else if (max == infinity()) {
-      x = score[r] == infinity() ? kLift : 0.0f;
-    } else {
-      x = expf(score[r] - max) * kLift;
-    }
-    sum += x;
-    rounded_sum += from_element<kElement>(to_element<kElement>(x));
-    weight[r] = (kept >> r & 1u) != 0 ? x : 0.0f;
-  }
-  run.sum = (correction == 0 ? 0.0f : run.sum * correction) + sum;
-  run.rounded_sum = (correction == 0 ? 0.0f : run.rounded_sum * correction) + rounded_sum;
+  if constexpr (!kPlain) words = load_values(p, w, key);
   Values &values = shared.values[w.wave];
-  const bool finite = load_values(p, w, key, values);
+  const bool finite = share_values(w, words, values);
+  const int terms = kPlain ? 1 : p.terms;
 #pragma unroll 1
-  for (int term = 0; term < p.terms; term++) {
+  for (int term = 0; term < terms; term++) {
     uint32_t bits[kResults];
 #pragma unroll
     for (int r = 0; r < kResults; r++) {
-      bits[r] = to_element<kElement>(weight[r]);
-      weight[r] -= from_element<kElement>(bits[r]);  // what the next term is about
+      const uint32_t rounded = weight_to_element<kElement>(weight[r]);
+      const float real = from_element<kElement>(rounded);
+      if (term == 0) run.rounded_sum += real;
+      bits[r] = kPlain || (kept >> r & 1u) != 0 ? rounded : 0u;
+      if (!kPlain) weight[r] -= real;  // what the next term is about
     }
-    add_values(p, w, values, finite, to_operand(bits, w.lane), correction, term == 0, run);
-    correction = 1;
+    add_values(p, w, values, finite, to_operand(bits, w.lane), term == 0, run);
   }
 }
 
@@ -410,7 +493,7 @@ __device__ inline void finish(const SdpaForwardParams &p, const Work &w, int64_t
   if (w.wave == 0 && w.lane < 16) store_statistics(p, w, query, place, head, lse, max);
   const int64_t at = p.splits > 1 ? partial_row(p, w.split, place, head) * p.head_dim_v
                                   : p.out.offset(query, head);
-  const bool gate = in.has(ATTN_SDPA_GATE) && p.splits == 1 && max != -infinity();
+  const bool gate = !kPlain && in.has(ATTN_SDPA_GATE) && p.splits == 1 && max != -infinity();
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
     for (int r = 0; r < kResults; r++) {
@@ -518,7 +601,7 @@ __device__ inline void forward(const SdpaForwardParams &p, Shared &shared) {
     const bool sink = n < sink_tiles;
     const int64_t from = sink ? sinks.from : keys.from, to = sink ? sinks.to : keys.to;
     const int64_t j0 = from / kKeys * kKeys + int64_t{kKeys} * (sink ? n : n - sink_tiles);
-    add_keys(p, w, query, valid, dropout, j0, from, to, load_query, shared, n & 1, run);
+    add_keys(p, w, query, dropout, j0, from, to, load_query, shared, n & 1, run);
   }
   const float keep_scale =
       p.in.has(ATTN_SDPA_DROPOUT) ? static_cast<float>(dropout.keep_scale) : 1.0f;

@@ -88,6 +88,13 @@ __device__ inline uint32_t to_element(float x) {
     return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
   }
 }
+// The same of a number that is finite.
+template <int32_t kElement>
+__device__ inline uint32_t weight_to_element(float x) {
+  if constexpr (kElement == ATTN_DTYPE_FP16) return to_element<kElement>(x);
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
 template <int32_t kElement>
 __device__ inline float from_element(uint32_t bits) {
   if constexpr (kElement == ATTN_DTYPE_FP16) {
