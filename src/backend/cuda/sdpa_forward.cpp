@@ -178,10 +178,6 @@ Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &ca
   return w;
 }
 
-int64_t most_queries(const Problem &p) {
-  return p.ragged_q() ? p.d.max_total_q : p.d.max_batch * p.d.max_seqlen_q;
-}
-
 // Whether `elements` neighbours, `bytes` in all, can be read at once from any multiple of that on.
 bool reads_together(const QueryView &view, int64_t bytes, int64_t elements) {
   return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(bytes) == 0 &&
@@ -351,10 +347,10 @@ Verdict forward_serves(const Problem &p, const Device &device) {
   }
   constexpr int64_t kMost = 1 << 30;  // positions are 32-bit inside
   if (p.d.max_seqlen_q * p.group >= kMost || p.d.max_seqlen_k >= kMost ||
-      most_queries(p) >= kMost) {
+      p.most_queries() >= kMost) {
     return Verdict::refuses("sequences are longer than 2^30 rows");
   }
-  if (gpu::partial_bytes(p, g.num_splits, most_queries(p)) > gpu::kMostPartialBytes) {
+  if (gpu::partial_bytes(p, g.num_splits, p.most_queries()) > gpu::kMostPartialBytes) {
     return Verdict::refuses("partial results of that many pieces take more than 2^48 bytes");
   }
   return Verdict::serves();
@@ -362,7 +358,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
 
 size_t forward_workspace(const Problem &p, const Device &device) {
   Carver carver;
-  carve(p, planned_geometry(p, cuda_of(device)), most_queries(p), carver);
+  carve(p, planned_geometry(p, cuda_of(device)), p.most_queries(), carver);
   return carver.bytes();
 }
 

@@ -63,6 +63,7 @@ int64_t most_blocks(const Problem &p, const Variant &v) {
 const Variant *find_variant(const Problem &p, const CudaDevice &device) {
   constexpr int64_t kTileCost = 24, kBlockCost = 235;
   const Element element = p.d.q_dtype == ATTN_DTYPE_BF16 ? Element::bf16 : Element::fp16;
+  const Kind kind = kind_of(p);
   const int64_t keys = p.has(ATTN_SDPA_CAUSAL) ? p.d.max_seqlen_k / 2 : p.d.max_seqlen_k;
   const auto dims = [](const Variant &v) {
     return v.config.head_dim_qk * 1024 + v.config.head_dim_v;
@@ -75,7 +76,7 @@ const Variant *find_variant(const Problem &p, const CudaDevice &device) {
   };
   const Variant *best = nullptr;
   for (const Variant &v : kVariants) {
-    if (v.element != element || v.kind != kind_of(p) || v.config.head_dim_qk < p.d.head_dim_qk ||
+    if (v.element != element || v.kind != kind || v.config.head_dim_qk < p.d.head_dim_qk ||
         v.config.head_dim_v < p.d.head_dim_v) {
       continue;
     }
@@ -87,8 +88,8 @@ const Variant *find_variant(const Problem &p, const CudaDevice &device) {
   return best;
 }
 
-// A tensor by token and head as the copy engine sees it, `box` tokens at a time. `outer`: its first
-// dimension, if it has rank 4. False: it cannot.
+// A tensor by token and head as the copy engine sees it, `box` tokens at a time. `outer_extent`:
+// what its first dimension must be, if it has rank 4. False: it cannot.
 bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t outer_extent,
               int32_t box, TensorMap &map) {
   const int first = tensor.rank == 4 ? 1 : 0;

@@ -28,10 +28,6 @@ int32_t warps_of(const Problem &p) {
   return std::clamp(kMostSharedMemory / warp_bytes(p), 1, kMostWarps);
 }
 
-int64_t most_queries(const Problem &p) {
-  return p.ragged_q() ? p.d.max_total_q : saturating_product({p.d.max_batch, p.d.max_seqlen_q});
-}
-
 struct Memory {
   BackwardRow *rows;  // [query place][num_q_heads]
   float *gated;       // [query place][num_q_heads][head_dim_v]; null: no gate
@@ -109,7 +105,7 @@ Verdict backward_serves(const Problem &p, const Device &) {
   if (warp_bytes(p) > kMostSharedMemory) {
     return Verdict::refuses("a block's shared memory does not hold rows of these head dims");
   }
-  if (saturating_product({most_queries(p), p.d.num_q_heads,
+  if (saturating_product({p.most_queries(), p.d.num_q_heads,
                           int64_t{sizeof(BackwardRow)} +
                               (p.has(ATTN_SDPA_GATE) ? int64_t{4} * p.d.head_dim_v : 0)}) >
       kMostBytes) {
@@ -120,7 +116,7 @@ Verdict backward_serves(const Problem &p, const Device &) {
 
 size_t backward_workspace(const Problem &p, const Device &) {
   Carver carver;
-  carve(p, most_queries(p), carver);
+  carve(p, p.most_queries(), carver);
   return carver.bytes();
 }
 

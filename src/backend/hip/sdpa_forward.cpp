@@ -94,10 +94,6 @@ Geometry geometry_of(const Problem &p, const Device &device) {
   return g;
 }
 
-int64_t most_queries(const Problem &p) {
-  return p.ragged_q() ? p.d.max_total_q : saturating_product({p.d.max_batch, p.d.max_seqlen_q});
-}
-
 int64_t blocks_of(const Problem &p, const Geometry &g, int64_t batch, int64_t tiles) {
   return saturating_product({batch, tiles, p.d.num_q_heads / g.pack, g.splits});
 }
@@ -133,7 +129,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
   if (blocks_of(p, g, int64_t{d.max_batch} + 1, tiles) > INT32_MAX) {
     return Verdict::refuses("there are more tiles and pieces than a grid has blocks");
   }
-  if (gpu::partial_bytes(p, g.splits, most_queries(p)) > gpu::kMostPartialBytes) {
+  if (gpu::partial_bytes(p, g.splits, p.most_queries()) > gpu::kMostPartialBytes) {
     return Verdict::refuses("partial results of that many pieces take more than 2^48 bytes");
   }
   return Verdict::serves();
@@ -141,7 +137,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
 
 size_t forward_workspace(const Problem &p, const Device &device) {
   Carver carver;
-  gpu::carve_partial(p, geometry_of(p, device).splits, most_queries(p), carver);
+  gpu::carve_partial(p, geometry_of(p, device).splits, p.most_queries(), carver);
   return carver.bytes();
 }
 

@@ -6,6 +6,7 @@
 
 #include "attn/sdpa.h"
 #include "core/implementation.hpp"
+#include "core/saturating.hpp"
 
 namespace attn::sdpa {
 
@@ -23,6 +24,10 @@ struct Problem {
   bool ragged_k() const { return d.kv_layout == ATTN_LAYOUT_RAGGED; }
   bool paged() const {
     return d.kv_layout == ATTN_LAYOUT_PAGED_TABLE || d.kv_layout == ATTN_LAYOUT_PAGED_CSR;
+  }
+  // Of all sequences of a call, in places; saturates.
+  int64_t most_queries() const {
+    return ragged_q() ? d.max_total_q : saturating_product({d.max_batch, d.max_seqlen_q});
   }
   bool latent() const { return has(ATTN_SDPA_LATENT_KV); }
   // p_i = i + diagonal_offset for a sequence of these lengths.

@@ -40,13 +40,9 @@ struct Memory {
   int64_t *groups;      // the first use of each page that is used, and the end
 };
 
-int64_t most_rows(const Problem &p) {
-  return p.ragged_q() ? p.d.max_total_q : p.d.max_batch * p.d.max_seqlen_q;
-}
-
 Memory take_memory(const Problem &p, Carver &carver) {
   Memory m;
-  m.rows = carver.take<RowStatistics>(most_rows(p) * p.d.num_q_heads);
+  m.rows = carver.take<RowStatistics>(p.most_queries() * p.d.num_q_heads);
   m.uses = carver.take<PageUse>(most_page_uses(p));
   m.groups = carver.take<int64_t>(p.paged() ? most_page_uses(p) + 1 : 0);
   return m;

@@ -47,7 +47,7 @@ Scratch make_scratch(const sdpa::Problem &problem) {
 size_t carve(const sdpa::Problem &problem, int threads, Carver carver, Exec *exec) {
   const attn_sdpa_desc &d = problem.d;
   const Scratch scratch = make_scratch(problem);
-  const int64_t queries = problem.ragged_q() ? d.max_total_q : d.max_batch * d.max_seqlen_q;
+  const int64_t queries = problem.most_queries();
   const int64_t splits = split_limit(d, d.max_seqlen_k);
   const int64_t partials = splits > 1 ? queries * d.num_q_heads * splits : 0;
   float *thread_scratch = carver.take<float>(threads * scratch.floats);
