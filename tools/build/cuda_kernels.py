@@ -226,8 +226,8 @@ def task_configure(arguments: argparse.Namespace) -> None:
         lines = [f"ATTN_VARIANT({', '.join([v.entry, *image_symbols(v.entry), *v.defines.values()])})"
                  for v in table.variants]
         head = f"// Generated from {name}: entry, image, " + ", ".join(table.variants[0].defines)
-        relative = pathlib.Path(name).relative_to("kernels/cuda")
-        write_if_changed(build / relative.with_name(f"{table.path.stem}_table.inc"),
+        folder = pathlib.Path(*pathlib.Path(name).parts[-3:-1])  # architecture and family
+        write_if_changed(build / folder / f"{table.path.stem}_table.inc",
                          "\n".join([head, *lines, ""]))
         entries += [(name, v.entry) for v in table.variants]
     write_if_changed(build / "entries.json", json.dumps([entry for _, entry in entries]))

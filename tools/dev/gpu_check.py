@@ -70,6 +70,7 @@ class Build:
         self.check = path / ("bin/attn-check" if packed else "tests/ops/attn-check")
         self.library = path / ("lib/libattn.so.1" if packed else "libattn.so.1")
         self.python = path / ("python" if packed else "bindings/python")
+        self.kernels = path / ("kernels" if packed else "tests/gpu")
         self.examples = {"c": path / "examples/c/example-c-sdpa_cuda",
                          "cpp": path / "examples/cpp/example-cpp-sdpa_cuda"}
         if packed:
@@ -83,6 +84,7 @@ class Build:
 
     def env(self):
         return {**os.environ, "ATTN_LIBRARY": str(self.library),
+                "ATTN_TEST_KERNELS": str(self.kernels),
                 "LD_LIBRARY_PATH": f"{self.library.parent}:{os.environ.get('LD_LIBRARY_PATH', '')}",
                 "PYTHONPATH": f"{self.python}:{ROOT}"}
 

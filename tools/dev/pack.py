@@ -24,8 +24,10 @@ FILES = [
     ("examples/c/example-c-sdpa_cuda", "examples/c"),
     ("examples/cpp/example-cpp-sdpa_cuda", "examples/cpp"),
 ]
+# Kernels of the tests' own.
+TEST_KERNELS = "tests/gpu/*.fatbin"
 # What to build of it; the library comes with them.
-TARGETS = [source for source, _ in FILES[1:]]
+TARGETS = [*(source for source, _ in FILES[1:]), "gpu-test-kernels"]
 
 
 def pack_bindings(build, examples):
@@ -58,6 +60,10 @@ def pack(build, output=DEFAULT):
         path = output / target
         path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["strip", "-o", path, (build / source).resolve()], check=True)
+    kernels = output / "kernels"
+    kernels.mkdir()
+    for path in sorted(build.glob(TEST_KERNELS)):
+        shutil.copyfile(path, kernels / path.name)
     pack_bindings(build.resolve(), (output / "examples").resolve())
     package = output / "python/attn"
     package.mkdir(parents=True)
