@@ -43,8 +43,11 @@ __device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, 
   constexpr int kOwn = (kDv + 31) / 32;
   float o[kOwn] = {};
   float m = -infinity(), sum = 0;
+  // (Told to be the same in all lanes: else, by one loop here, the compiler holds for possible that
+  // threads of a warp go separate ways in all of the kernel, and keeps addresses of operands and
+  // counters in registers of threads, which products cannot take them from.)
 #pragma unroll 1
-  for (int base = band.begin; base < band.end; base += 32) {
+  for (int base = uniform(band.begin), end = uniform(band.end); base < end; base += 32) {
     const int j = base + lane;
     const TokenPlace own = j < band.end ? key_place(p, w, j) : TokenPlace{-1, 0};
     const bool visible = !own.skipped();
