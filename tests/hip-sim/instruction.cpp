@@ -324,6 +324,10 @@ std::string bind_one(Instruction &i) {
   if (i.run != nullptr) return {};
   std::string name = i.name;
   if (i.clamp && table().contains(name + ":clamp")) name += ":clamp";
+  // Which sources are halves stands in op_sel and op_sel_hi; without them none is.
+  if (name.starts_with("v_fma_mix") && i.text.find("op_sel") != std::string::npos) {
+    return i.name + " of halves";
+  }
   const auto found = table().find(name);
   if (found == table().end()) return i.name;
   if (found->second.prepare != nullptr) found->second.prepare(i);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Mistakes in the forward kernel that attn-check on the interpreter must catch.
+"""Mistakes in the kernels on matrix instructions that attn-check on the interpreter must catch.
 
 The kernel is compiled anew with one line of its sources changed, and takes the place of the right one;
 compiled with none changed, it must pass.
@@ -20,29 +20,50 @@ sys.path.insert(0, str(ROOT / "tools/build"))
 import cuda_kernels  # noqa: E402
 import hip_kernels  # noqa: E402
 
-TABLE = "kernels/hip/any/sdpa/forward.toml"
-TILE, FORWARD = "kernels/hip/any/sdpa/tile.hpp", "kernels/hip/any/sdpa/forward.hip"
+# A kernel's table, its variant, the case and the implementation that are run.
+KERNELS = {
+    "forward": ("kernels/hip/any/sdpa/forward.toml", "plain", "full", "hip/sdpa/forward/matrix"),
+    "dq": ("kernels/hip/any/sdpa/backward_matrix.toml", "dq", "backward", "hip/sdpa/backward/matrix"),
+    "keys": ("kernels/hip/any/sdpa/backward_matrix.toml", "keys", "backward",
+             "hip/sdpa/backward/matrix"),
+}
+TILE, STAGED = "kernels/hip/common/tile.hpp", "kernels/hip/common/staged.hpp"
+FORWARD = "kernels/hip/any/sdpa/forward.hip"
+BACKWARD = "kernels/hip/any/sdpa/backward_matrix.hip"
 EVERY = ("gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201")
 TWO = ("gfx942", "gfx1100")
 RACE = "a race in shared memory"
-# What: file, text, what stands there instead, the largest head dim of the variant, where, what is said.
+# What: kernel, file, text, what stands there instead, the largest head dim of the variant, where, what
+# is said.
 MISTAKES = {
-    "none": (TILE, "", "", 128, EVERY, None),
+    "none": ("forward", TILE, "", "", 128, EVERY, None),
     "a wrong layout of results": (
-        TILE, "kElements == 16 ? 2 * r + group_of(lane) : kResults * group_of(lane) + r",
+        "forward", TILE, "kElements == 16 ? 2 * r + group_of(lane) : kResults * group_of(lane) + r",
         "kElements == 16 ? kResults * group_of(lane) + r : 2 * r + group_of(lane)", 64, EVERY, ""),
     "a wrong layout of operands": (
-        TILE, "return kElements == 16 ? 0 : kElements * group_of(lane);",
+        "forward", TILE, "return kElements == 16 ? 0 : kElements * group_of(lane);",
         "return kElements == 16 ? 0 : kElements * (group_of(lane) ^ 1);", 64, ("gfx942", "gfx1201"),
         ""),
     "two values swapped": (
-        FORWARD, "low[0] | static_cast<uint32_t>(low[kPitch]) << 16",
-        "low[kPitch] | static_cast<uint32_t>(low[0]) << 16", 64, TWO, ""),
-    "a barrier removed": (FORWARD, "    gpu::sync_block();\n", "", 128, TWO, RACE),
-    "one buffer for both tiles": (FORWARD, "shared.products[parity]", "shared.products[0]", 128, TWO,
-                                  RACE),
-    "one wave's products left out": (FORWARD, "for (int wave = 0; wave < kWaves; wave++)",
+        "forward", STAGED, "low[0] | static_cast<uint32_t>(low[kStagedPitch]) << 16",
+        "low[kStagedPitch] | static_cast<uint32_t>(low[0]) << 16", 64, TWO, ""),
+    "a barrier removed": ("forward", FORWARD, "    gpu::sync_block();\n", "", 128, TWO, RACE),
+    "one buffer for both tiles": ("forward", FORWARD, "shared.products[parity]",
+                                  "shared.products[0]", 128, TWO, RACE),
+    "one wave's products left out": ("forward", FORWARD, "for (int wave = 0; wave < kWaves; wave++)",
                                      "for (int wave = 1; wave < kWaves; wave++)", 128, TWO, ""),
+    "none in dq": ("dq", BACKWARD, "", "", 128, TWO, None),
+    "none in dk and dv": ("keys", BACKWARD, "", "", 128, TWO, None),
+    "sums that are read too late": (
+        "keys", BACKWARD, "    gpu::sync_block();  // the last tile's have been read\n", "", 128, TWO,
+        RACE),
+    "the mean gradient left out": ("dq", BACKWARD, "(dp[r] - (row.d - row.dlse))", "dp[r]", 64, TWO, ""),
+    "keys and values exchanged": (
+        "dq", BACKWARD, "rows_of(y, c, w.lane)", "rows_of(x, c, w.lane)", 64, TWO, ""),
+    "another query's sums": (
+        "keys", BACKWARD, "other + row_of(r, w.lane)", "other + (row_of(r, w.lane) ^ 1)", 64, TWO, ""),
+    "the scale left out": ("keys", BACKWARD, "d.softmax_scale / kLift / lift", "1 / kLift / lift", 64,
+                           TWO, ""),
 }
 
 
@@ -61,11 +82,12 @@ def main() -> int:
     program, runtime, build = map(pathlib.Path, sys.argv[1:])
     toolchain = json.loads((build / "kernels/hip/toolchain.json").read_text())
     passed = failed = 0
-    for what, (file, text, instead, dim, architectures, says) in MISTAKES.items():
+    for what, (kernel, file, text, instead, dim, architectures, says) in MISTAKES.items():
+        toml, kind, case, implementation = KERNELS[kernel]
         with tempfile.TemporaryDirectory() as temporary:
             root = changed_sources(pathlib.Path(temporary), file, text, instead)
-            table = cuda_kernels.read_table(root / TABLE, hip_kernels.FOLDERS)
-            variant = next(v for v in table.variants if v.entry.endswith(f"plain_bf16_{dim}"))
+            table = cuda_kernels.read_table(root / toml, hip_kernels.FOLDERS)
+            variant = next(v for v in table.variants if v.entry.endswith(f"{kind}_bf16_{dim}"))
             for architecture in architectures:
                 data, _, _ = hip_kernels.Compiler(toolchain, "mistakes", root, table, variant,
                                                   architecture).compile()
@@ -73,7 +95,7 @@ def main() -> int:
                 code.write_bytes(data)
                 done = subprocess.run(
                     [program, "--backend", "hip", "--brief", "--seed", "1", "--filter",
-                     f"=sdpa/dims/bf16-{dim}-full", "--implementation", "hip/sdpa/forward/matrix"],
+                     f"=sdpa/dims/bf16-{dim}-{case}", "--implementation", implementation],
                     capture_output=True, text=True, check=False, errors="replace",
                     env={**os.environ, "LD_LIBRARY_PATH": str(runtime),
                          "HIP_SIM_ARCH": architecture, "HIP_SIM_ORDER": "random",

@@ -163,6 +163,7 @@ V = {
     "v_lshrrev_b16": ("22", 2, lambda a, b: (b & M16) >> a % 16),
     "v_mul_lo_u32": ("44", 4, lambda a, b: a * b),
     "v_mul_hi_u32": ("44", 4, lambda a, b: a * b >> 32),
+    "v_mul_i32_i24": ("44", 4, lambda a, b: s24(a) * s24(b)),
     "v_mul_u32_u24": ("44", 4, lambda a, b: (a % 2 ** 24) * (b % 2 ** 24)),
     "v_mad_u32_u24": ("444", 4, lambda a, b, c: (a % 2 ** 24) * (b % 2 ** 24) + c),
     "v_mad_i32_i24": ("444", 4, lambda a, b, c: s24(a) * s24(b) + c),
@@ -275,6 +276,7 @@ S = {
     "s_lshr_b64": ("84", 8, lambda a, b: a >> b % 64, nonzero),
     "s_ashr_i32": ("44", 4, lambda a, b: s32(a) >> b % 32, nonzero),
     "s_ashr_i64": ("84", 8, lambda a, b: s64(a) >> b % 64, nonzero),
+    "s_lshl4_add_u32": ("44", 4, lambda a, b: (a << 4) + b, lambda r, a, b: (a << 4) + b > M32),
     "s_lshl2_add_u32": ("44", 4, lambda a, b: (a << 2) + b, lambda r, a, b: (a << 2) + b > M32),
     "s_abs_i32": ("4", 4, lambda a: abs(s32(a)), nonzero),
     "s_brev_b32": ("4", 4, lambda a: int(f"{a:032b}"[::-1], 2), None),
@@ -648,17 +650,23 @@ class Tests:
                     f" neg_lo:{json.dumps(neg)}").replace(", ", ",").replace(",v[", ", v[")
             out = self.step(arch, text, values, every, show=(6, 7))
             for n in range(lanes):
-                for half, chosen in ((0, sel), (1, sel_hi)):
-                    x = [f32(values[str(2 * k + chosen[k])][n]) * (-1 if half == 0 and neg[k] else 1)
+                for upper, chosen in ((0, sel), (1, sel_hi)):
+                    x = [f32(values[str(2 * k + chosen[k])][n]) * (-1 if upper == 0 and neg[k] else 1)
                          for k in range(count)]
-                    self.expect(f"{arch} {text}", out["v"][str(6 + half)][n], f(*x))
+                    self.expect(f"{arch} {text}", out["v"][str(6 + upper)][n], f(*x))
+        self.stated.add("v_fma_mixlo_f16")  # of sources in 32 bits
+        out = self.step(arch, "v_fma_mixlo_f16 v6, -v0, v2, |v4|", {**values, "6": 0x12345678}, every,
+                        show=(6,))
+        self.expect(f"{arch} v_fma_mixlo_f16", out["v"]["6"],
+                    [0x12340000 | half(f32(fma(-f32(x), f32(y), abs(f32(z)))))
+                     for x, y, z in zip(values["0"], values["2"], values["4"])])
         self.stated.add("v_pk_mov_b32")
         out = self.step(arch, "v_pk_mov_b32 v[6:7], v[0:1], v[2:3] op_sel:[1,0]", values, every,
                         show=(6, 7))
         self.expect(f"{arch} v_pk_mov_b32", (out["v"]["6"], out["v"]["7"]), (values["1"], values["2"]))
         # With a literal
         self.stated |= {"v_fmaak_f32", "v_fmamk_f32", "v_madmk_f32", "s_fmac_f32", "s_movk_i32",
-                        "s_addk_i32", "v_s_rcp_f32"}
+                        "s_addk_i32", "s_mulk_i32", "v_s_rcp_f32", "v_cmp_class_f32"}
         out = self.step(arch, "v_fmaak_f32 v6, v0, v2, 0x3e088889", values, every, show=(6,))
         k = f32(0x3e088889)
         self.expect(f"{arch} v_fmaak_f32", out["v"]["6"],
@@ -676,6 +684,20 @@ class Tests:
                     self.step(arch, "s_movk_i32 s6, 0xfffe")["s"][6], 0xfffffffe)
         out = self.step(arch, "s_addk_i32 s6, 0xfff0", s={"6": 8})
         self.expect(f"{arch} s_addk_i32", (out["s"][6], out["scc"]), (0xfffffff8, 0))
+        self.expect(f"{arch} s_mulk_i32",
+                    self.step(arch, "s_mulk_i32 s6, 0xfffd", s={"6": 8})["s"][6], 0xffffffe8)
+        # One of ten classes, by bits of the second source: NaNs that signal and others, then from
+        # -inf to +inf: normal, subnormal, 0.
+        kinds = [0x7fa00000, 0xffc00000, 0xff800000, 0xbf800000, 0x80000001, 0x80000000, 0, 0x7fffff,
+                 0x7f7fffff, 0x7f800000]
+        chosen = [r.randrange(10) for _ in range(lanes)]
+        asked = [r.getrandbits(10) for _ in range(lanes)]
+        to = "s[10:11]" if lanes == 64 else "s10"
+        out = self.step(arch, f"v_cmp_class_f32 {to}, v0, v2",
+                        {"0": [kinds[n] for n in chosen], "2": asked}, every)
+        self.expect(f"{arch} v_cmp_class_f32",
+                    out["s"][10] | (out["s"][11] << 32 if lanes == 64 else 0),
+                    sum(1 << n for n in range(lanes) if asked[n] >> chosen[n] & 1))
         self.expect(f"{arch} v_s_rcp_f32", self.step(
             arch, "v_s_rcp_f32 s6, s0", s={"0": b32(4.0)})["s"][6], b32(0.25))
         # Modifiers of operands and results

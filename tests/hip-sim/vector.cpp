@@ -402,23 +402,20 @@ void run_bitop3(Wave &w, const Instruction &i) {
 
 template <class T>
 bool in_class(T x, u32 mask) {
-  const bool negative = std::signbit(static_cast<double>(x));
-  int bit;
-  switch (std::fpclassify(static_cast<double>(x))) {
-    case FP_NAN:
-      bit = (to_bits(x) >> (sizeof(T) == 8 ? 51 : sizeof(T) == 4 ? 22 : 9) & 1) != 0 ? 1 : 0;
-      break;
-    case FP_INFINITE:
-      bit = negative ? 2 : 9;
-      break;
-    case FP_ZERO:
-      bit = negative ? 5 : 6;
-      break;
-    case FP_SUBNORMAL:
-      bit = negative ? 4 : 7;
-      break;
-    default:
-      bit = negative ? 3 : 8;
+  constexpr int kBits = sizeof(T) * 8, kMantissa = sizeof(T) == 8 ? 52 : sizeof(T) == 4 ? 23 : 10;
+  constexpr u64 kTop = (u64{1} << (kBits - 1 - kMantissa)) - 1;  // exponent of what is not finite
+  const u64 bits = to_bits(x), mantissa = bits & ((u64{1} << kMantissa) - 1);
+  const u64 exponent = bits >> kMantissa & kTop;
+  const bool negative = (bits >> (kBits - 1)) != 0;
+  int bit = negative ? 3 : 8;
+  if (exponent == kTop && mantissa != 0) {
+    bit = (mantissa >> (kMantissa - 1)) != 0 ? 1 : 0;  // quiet
+  } else if (exponent == kTop) {
+    bit = negative ? 2 : 9;
+  } else if (exponent == 0 && mantissa != 0) {
+    bit = negative ? 4 : 7;
+  } else if (exponent == 0) {
+    bit = negative ? 5 : 6;
   }
   return (mask >> bit & 1) != 0;
 }
@@ -701,6 +698,14 @@ void add_reals() {
   vector("v_cvt_f32_f64", [](double a) { return static_cast<float>(a); });
   vector("v_cvt_f64_f32", [](float a) { return static_cast<double>(a); });
   vector("v_cvt_f16_f32", [](float a) { return to_half(a); });
+  const auto mix = [](float a, float b, float c) { return to_half(std::fma(a, b, c)); };
+  using Mix = Vector<decltype(mix)>;
+  add({"v_fma_mixlo_f16",
+       [](Instruction &i) {
+         Mix::prepare(i);
+         i.operands[0].part = Part::low;  // the other half stays, on every device
+       },
+       Mix::run});
   vector("v_cvt_f32_f16", [](f16 a) { return static_cast<float>(a); });
   vector("v_cvt_f16_u16", [](u16 a) { return static_cast<f16>(a); });
   vector("v_cvt_f16_i16", [](i16 a) { return static_cast<f16>(a); });

@@ -550,12 +550,14 @@ void SdpaCall::compute_truth() {
   if (have_truth_) return;
   have_truth_ = true;
   const SdpaOutputs<double> exact = sdpa_forward<double>(inputs);
-  const auto put = [&](const char *name, const Result<double> &truth, const Array<float> &naive) {
+  const auto put = [&](const char *name, const Result<double> &truth, const Array<float> &naive,
+                       const Array<float> &of_rounded = {}) {
     for (Output &o : outputs) {
       if (std::string(o.name) != name) continue;
       o.truth = truth.value;
       o.slack = truth.slack;
       o.naive = naive;
+      o.naive_of_rounded_weights = of_rounded;
     }
   };
   if (c.pass == ATTN_SDPA_FORWARD) {
@@ -569,8 +571,7 @@ void SdpaCall::compute_truth() {
     }
     const SdpaOutputs<float> naive =
         sdpa_forward<float>(inputs.has(ATTN_SDPA_ALLOW_TF32) ? rounded : inputs);
-    put("out", exact.out, naive.out.value);
-    outputs[0].naive_of_rounded_weights = naive.out_of_rounded_weights;
+    put("out", exact.out, naive.out.value, naive.out_of_rounded_weights);
     put("lse", exact.lse, naive.lse.value);
     put("row_max", exact.row_max, naive.row_max.value);
     if (out_scale.present()) {
@@ -589,9 +590,9 @@ void SdpaCall::compute_truth() {
   const SdpaGrads<float> naive =
       sdpa_backward<float>(inputs, converted<float>(given_out.load()),
                            converted<float>(given_lse.load()), dout_values, dlse_values);
-  put("dq", truth.dq, naive.dq.value);
-  put("dk", truth.dk, naive.dk.value);
-  put("dv", truth.dv, naive.dv.value);
+  put("dq", truth.dq, naive.dq.value, naive.dq_of_rounded);
+  put("dk", truth.dk, naive.dk.value, naive.dk_of_rounded);
+  put("dv", truth.dv, naive.dv.value, naive.dv_of_rounded);
   put("dbias", truth.dbias, naive.dbias.value);
   put("dsink", truth.dsink, naive.dsink.value);
   put("dgate", truth.dgate, naive.dgate.value);

@@ -680,12 +680,34 @@ void backward(std::vector<SdpaCase> &rows) {
        .sq = {40}, .sk = {60}, .block_q = 8, .block_k = 16, .data = kDataRepeatedBlocks},
       {.name = "deterministic", .flags = kCausal, .hq = 8, .hkv = 1, .dqk = 64, .sq = {100},
        .sk = {100}, .determinism = ATTN_DETERMINISM_RUN_TO_RUN},
+      {.name = "window-sinks", .flags = kCausal | kWindow, .hq = 2, .hkv = 1, .dqk = 64, .sq = {60},
+       .sk = {75}, .window_left = 10, .sink_tokens = 3},
+      {.name = "window-both", .flags = kWindow, .hq = 2, .dqk = 64, .sq = {60}, .sk = {45},
+       .alignment = ATTN_ALIGN_TOP_LEFT, .window_left = 5, .window_right = 20},
+      {.name = "chunk", .flags = kCausal, .hq = 2, .hkv = 1, .dqk = 64, .sq = {40}, .sk = {75},
+       .chunk = 20},
+      {.name = "nan-in-late-keys", .flags = kCausal, .hq = 4, .hkv = 2, .dqk = 64, .sq = {40},
+       .sk = {50}, .data = kDataNanSeenByFew},
+      {.name = "nan-in-few-keys", .flags = kWindow, .hq = 2, .hkv = 1, .dqk = 40, .sq = {70},
+       .sk = {70}, .window_left = 3, .window_right = 2, .data = kDataNanSeenByFew},
+      {.name = "inf-queries", .flags = kCausal, .hq = 4, .hkv = 2, .dqk = 64, .sq = {40}, .sk = {50},
+       .data = kDataInfScores},
+      {.name = "scores-minus-1e4", .hq = 2, .dqk = 64, .sq = {40}, .sk = {50},
+       .data = kDataNegativeScores},
   };
   for (SdpaCase row : larger) {
     row.name = "sdpa/backward/" + row.name;
     row.pass = kBackward;
     if (row.grads == 0) row.grads = (row.flags & kLatent) != 0 ? 0 : all_but_lse;
     rows.push_back(row);
+    if (row.q_dtype != ATTN_DTYPE_FP32) continue;
+    for (const int32_t dtype : {kFp16, kBf16}) {
+      SdpaCase narrow = row;
+      narrow.name += dtype == kFp16 ? "-fp16" : "-bf16";
+      narrow.q_dtype = dtype;
+      narrow.bench = false;
+      rows.push_back(std::move(narrow));
+    }
   }
 }
 

@@ -30,6 +30,7 @@ std::vector<SdpaCase> sdpa_dim_cases() {
                      kSink = ATTN_SDPA_SINK, kMask = ATTN_SDPA_MASK, kBias = ATTN_SDPA_BIAS,
                      kTail = ATTN_SDPA_TAIL_MASK, kSegments = ATTN_SDPA_SEGMENT_IDS,
                      kAlibi = ATTN_SDPA_ALIBI;
+  constexpr uint32_t kGradQkv = ATTN_SDPA_GRAD_Q | ATTN_SDPA_GRAD_K | ATTN_SDPA_GRAD_V;
   constexpr int32_t kRagged = ATTN_LAYOUT_RAGGED, kTable = ATTN_LAYOUT_PAGED_TABLE;
   const Element elements[] = {{"fp16", ATTN_DTYPE_FP16, 0},
                               {"bf16", ATTN_DTYPE_BF16, 0},
@@ -137,6 +138,22 @@ std::vector<SdpaCase> sdpa_dim_cases() {
        .sq = {70},
        .sk = {140},
        .strides = Strides::kPadded},
+      {.name = "backward",
+       .pass = ATTN_SDPA_BACKWARD,
+       .grads = kGradQkv,
+       .hq = 1,
+       .sq = {50},
+       .sk = {70}},
+      {.name = "backward-varlen",
+       .pass = ATTN_SDPA_BACKWARD,
+       .flags = kCausal | kSink,
+       .grads = kGradQkv | ATTN_SDPA_GRAD_SINK,
+       .q_layout = kRagged,
+       .kv_layout = kRagged,
+       .hq = 2,
+       .hkv = 1,
+       .sq = {20, 0, 3, 33},
+       .sk = {33, 5, 3, 40}},
   };
   std::vector<SdpaCase> rows;
   for (const Element &element : elements) {

@@ -421,6 +421,15 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &in) {
   return result;
 }
 
+// x in as many bits as the dtype has, whatever its range.
+template <class T>
+T in_bits_of(T x, int32_t dtype) {
+  if (!std::isfinite(x)) return x;
+  int exponent = 0;
+  const double mantissa = std::frexp(static_cast<double>(x), &exponent);
+  return static_cast<T>(std::ldexp(rounded(mantissa, dtype), exponent));
+}
+
 template <class T>
 SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Array<T> &lse,
                            const Array<double> &dout_real, const Array<double> &dlse_real) {
@@ -439,6 +448,13 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
   make(g.dgate, in.gate);
   const bool latent = in.has(ATTN_SDPA_LATENT_KV);
   Result<T> &dv = latent ? g.dk : g.dv;
+  const bool rounds = dtype_bits(d.q_dtype) == 16;
+  if (rounds) {
+    g.dq_of_rounded = Array<T>(g.dq.value.shape);
+    g.dk_of_rounded = Array<T>(g.dk.value.shape);
+    g.dv_of_rounded = Array<T>(g.dv.value.shape);
+  }
+  Array<T> &dv_of_rounded = latent ? g.dk_of_rounded : g.dv_of_rounded;
   const Array<T> &values = rows.values();
   const T keep_scale =
       in.has(ATTN_SDPA_DROPOUT) ? T(1) / (T(1) - static_cast<T>(d.dropout_p)) : T(1);
@@ -503,6 +519,7 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
             weight = s * sigmoid / static_cast<T>(d.silu_divisor);
           }
           const T kept_weight = key.kept ? weight * keep_scale : T(0);
+          const T rounded_weight = rounds ? in_bits_of(kept_weight, d.q_dtype) : T(0);
           for (int64_t c = 0; c < d.head_dim_v; c++) {
             const size_t at = oa + static_cast<size_t>(c), va = key.v_at + static_cast<size_t>(c);
             const T into = dout.data[at] * rows.gate_value(oa, c);
@@ -515,6 +532,7 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
                     : static_cast<double>(keep_scale / std::fabs(static_cast<T>(d.silu_divisor)));
             add(dv, va, kept_weight * into,
                 unit * floor_weight * std::fabs(static_cast<double>(into)));
+            if (rounds) dv_of_rounded.data[va] += rounded_weight * into;
           }
           if (!key.kept) {
             dp = 0;
@@ -541,8 +559,13 @@ SdpaGrads<T> sdpa_backward(const SdpaInputs &in, const Array<T> &out, const Arra
             const T t = std::tanh(key.raw / cap);
             dx *= T(1) - t * t;
           }
+          const T rounded_dx = rounds ? in_bits_of(dx, d.q_dtype) : T(0);
           for (int64_t c = 0; c < d.head_dim_qk; c++) {
             const size_t at = qa + static_cast<size_t>(c), ka = key.k_at + static_cast<size_t>(c);
+            if (rounds) {
+              g.dq_of_rounded.data[at] += rounded_dx * rows.k.data[ka];
+              g.dk_of_rounded.data[ka] += rounded_dx * rows.q.data[at];
+            }
             add(g.dq, at, dx * rows.k.data[ka],
                 unit * dx_size * std::fabs(static_cast<double>(rows.k.data[ka])));
             add(g.dk, ka, dx * rows.q.data[at],

@@ -61,6 +61,9 @@ SdpaOutputs<T> sdpa_forward(const SdpaInputs &inputs);
 template <class T>
 struct SdpaGrads {
   Result<T> dq, dk, dv, dbias, dsink, dgate;
+  // q of 16 bits: from weights, and from gradients of scores, that are rounded to as many bits as
+  // q's dtype has before they meet dout, k and q: the operands of a matrix unit.
+  Array<T> dq_of_rounded, dk_of_rounded, dv_of_rounded;
 };
 
 // `out`, `lse`: what the forward pass gave. dlse may be absent.

@@ -2,8 +2,9 @@
 not yet run on AMD hardware.
 
 Registers, LDS and the waves that a SIMD has room for are the compiler's; instructions are counted in
-what `llvm-objdump` prints. The loop over keys, of the kernels where it is one stretch of addresses, is
-the outermost one that has matrix instructions; all of it is counted once, rare paths included.
+what `llvm-objdump` prints. The loop over tiles is the outermost one that has matrix instructions: all
+instructions that can be reached from one another, wherever they lie, counted once each, rare paths
+included.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ KINDS = (("matrix", r"v_(mfma|wmma)"), ("LDS", r"ds_"), ("memory", r"(global|fla
 # The rows: a variant of the matrix kernel by head dim, bf16; then the reference kernels.
 ENTRIES = (*((f"attn_sdpa_forward_any_{kind}_bf16_{n}", f"forward, matrix, {kind}, head dim {n}")
              for kind in ("plain", "general") for n in (64, 128, 256)),
+           *((f"attn_sdpa_backward_matrix_any_{step}_bf16_{n}",
+              f"backward, matrix, {what}, head dim {n}")
+             for step, what in (("dq", "dq"), ("keys", "dk and dv")) for n in (64, 128, 256)),
            ("attn_sdpa_reference_any_any", "forward, reference"),
            ("attn_sdpa_backward_any_any", "backward, reference"))
 
@@ -57,15 +61,46 @@ def kind_of(name: str) -> str:
     return next((kind for kind, pattern in KINDS if re.match(pattern, name)), "scalar")
 
 
-def loop_over_keys(code: list[tuple[int, str, int | None]]) -> list[str]:
-    """The names in the outermost loop that has matrix instructions; empty if there is none."""
+def loop_over_tiles(code: list[tuple[int, str, int | None]]) -> list[str]:
+    """The names in the largest set of instructions that reach one another and has matrix instructions
+    (Tarjan's strongly connected components); empty if there is none."""
+    at = {address: n for n, (address, _, _) in reversed(list(enumerate(code)))}
+
+    def follows(n: int) -> list[int]:
+        _, name, target = code[n]
+        ways = [] if name in ("s_branch", "s_endpgm") or n + 1 == len(code) else [n + 1]
+        return ways + ([at[target]] if target in at else [])
+
     best: list[str] = []
-    for address, _, target in code:
-        if target is None or target > address:
-            continue
-        names = [name for at, name, _ in code if target <= at <= address]
-        if len(names) > len(best) and any(kind_of(name) == "matrix" for name in names):
-            best = names
+    number: dict[int, int] = {}
+    low: dict[int, int] = {}
+    path: list[int] = []
+    on_path: set[int] = set()
+    for first in range(len(code)):
+        work = [(first, iter(follows(first)))] if first not in number else []
+        while work:
+            n, ways = work[-1]
+            if n not in number:
+                number[n] = low[n] = len(number)
+                path.append(n)
+                on_path.add(n)
+            for way in ways:
+                if way not in number:
+                    work.append((way, iter(follows(way))))
+                    break
+                if way in on_path:
+                    low[n] = min(low[n], number[way])
+            else:
+                work.pop()
+                if work:
+                    low[work[-1][0]] = min(low[work[-1][0]], low[n])
+                if low[n] == number[n]:
+                    part = path[path.index(n):]
+                    del path[len(path) - len(part):]
+                    on_path.difference_update(part)
+                    names = [code[k][1] for k in part]
+                    if len(names) > max(1, len(best)) and any(kind_of(x) == "matrix" for x in names):
+                        best = names
     return best
 
 
@@ -94,8 +129,7 @@ def figures(build: pathlib.Path) -> list[dict[str, Any]]:
         report = json.loads((folder / f"{entry}.hip.json").read_text())["architectures"]
         objects = hip_kernels.unpack((folder / f"{entry}.hipimage").read_bytes())
         for architecture, data in objects.items():
-            # The general kind's loop is not one stretch of addresses.
-            names = loop_over_keys(lines_of(data)) if "plain" in entry else []
+            names = loop_over_tiles(lines_of(data)) if "reference" not in label else []
             loop = [kind_of(name) for name in names]
             rows.append({"label": label, "architecture": architecture, **report[architecture],
                          "loop": {kind: loop.count(kind) for kind, _ in KINDS} if loop else None})
@@ -106,9 +140,10 @@ def markdown(build: pathlib.Path) -> str:
     kinds = [kind for kind, _ in KINDS]
     lines = [f"Compiled by clang {toolchain(build)}. No kernel spills a vector register.", "",
              "| Kernel | | registers | LDS, bytes | private, bytes | waves a SIMD | code, KiB | "
-             f"loop over keys: {', '.join(kinds)} | matrix |",
+             f"loop over tiles: {', '.join(kinds)} | matrix |",
              "|---|---|---|---|---|---|---|---|---|"]
-    for row in figures(build):
+    rows = figures(build)
+    for row in rows:
         loop = row["loop"]
         density = f"{100 * loop['matrix'] / sum(loop.values()):.1f} %" if loop else ""
         mix = ", ".join(str(loop[kind]) for kind in kinds) if loop else ""
@@ -116,4 +151,13 @@ def markdown(build: pathlib.Path) -> str:
         lines.append(f"| {row['label']} | {row['architecture']} | {registers} | {row['lds'] or ''} | "
                      f"{row['scratch'] or ''} | {row['occupancy']} | {row['bytes'] / 1024:.0f} | "
                      f"{mix} | {density} |")
+    # One kernel's loop on each architecture, side by side.
+    names = list(dict.fromkeys(row["architecture"] for row in rows))
+    lines += ["", f"| Instructions of the loop, share of matrix | {' | '.join(names)} |",
+              "|---|" + "---|" * len(names)]
+    for label in dict.fromkeys(row["label"] for row in rows if row["loop"]):
+        cells = [f"{sum(row['loop'].values())}, "
+                 f"{100 * row['loop']['matrix'] / sum(row['loop'].values()):.1f} %"
+                 for row in rows if row["label"] == label]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -50,7 +50,11 @@ int64_t inner_of(const attn_tensor &t) {
   return t.shape[t.rank - 3];
 }
 
-SdpaBackwardParams make_params(const Problem &problem, const Call &call, const Memory &memory) {
+}  // namespace
+
+SdpaBackwardParams backward_params(const Problem &problem, const Call &call, void *workspace) {
+  Carver carver(workspace);
+  const Memory memory = carve(problem, call.total_q, carver);
   const attn_sdpa_desc &d = problem.d;
   const attn_sdpa_args &a = call.args;
   const attn_sdpa_backward_args &g = call.grads;
@@ -99,7 +103,35 @@ SdpaBackwardParams make_params(const Problem &problem, const Call &call, const M
   return p;
 }
 
-}  // namespace
+std::array<BackwardTasks, 5> backward_tasks(const Problem &problem, const Call &call,
+                                            const SdpaBackwardParams &p) {
+  const bool keys = problem.wants(ATTN_SDPA_GRAD_K) || problem.wants(ATTN_SDPA_GRAD_V);
+  const int64_t queries = call.total_q * problem.d.num_q_heads;
+  const auto if_wanted = [&](uint32_t grad, int64_t tasks) {
+    return problem.wants(grad) ? tasks : 0;
+  };
+  return {{{BackwardStep::rows, queries},
+           {BackwardStep::dq, if_wanted(ATTN_SDPA_GRAD_Q, queries)},
+           {BackwardStep::keys, keys ? p.key_outer * p.key_inner * problem.d.num_kv_heads : 0},
+           {BackwardStep::bias,
+            if_wanted(ATTN_SDPA_GRAD_BIAS,
+                      p.bias_batch * p.bias_heads * p.bias_rows * ceil_div(p.bias_keys, 32))},
+           {BackwardStep::sink, if_wanted(ATTN_SDPA_GRAD_SINK, problem.d.num_q_heads)}}};
+}
+
+int32_t launch_backward_step(SdpaBackwardParams p, const BackwardTasks &tasks,
+                             const GpuDevice &device, const Kernel &kernel, attn_stream stream,
+                             const ErrorSink &error) {
+  if (tasks.count == 0) return ATTN_OK;
+  p.step = tasks.step;
+  p.tasks = tasks.count;
+  const LaunchShape launch = {
+      .grid = {static_cast<uint32_t>(std::min<int64_t>(ceil_div(p.tasks, p.warps), INT32_MAX)), 1,
+               1},
+      .threads = static_cast<uint32_t>(p.warps * 32),
+      .dynamic_smem = static_cast<uint32_t>(p.warps * p.warp_bytes)};
+  return device.launch(kernel, launch, &p, stream, error);
+}
 
 Verdict backward_serves(const Problem &p, const Device &) {
   if (warp_bytes(p) > kMostSharedMemory) {
@@ -127,32 +159,9 @@ int32_t prepare_backward(const Problem &p, const GpuDevice &device, const Kernel
 
 int32_t launch_backward(const Problem &problem, const Call &call, const GpuDevice &device,
                         const Kernel &kernel, const Resources &resources, const ErrorSink &error) {
-  Carver carver(resources.workspace);
-  SdpaBackwardParams p = make_params(problem, call, carve(problem, call.total_q, carver));
-  const bool keys = problem.wants(ATTN_SDPA_GRAD_K) || problem.wants(ATTN_SDPA_GRAD_V);
-  const int64_t queries = call.total_q * problem.d.num_q_heads;
-  const struct {
-    BackwardStep step;
-    bool wanted;
-    int64_t tasks;
-  } steps[] = {
-      {BackwardStep::rows, true, queries},
-      {BackwardStep::dq, problem.wants(ATTN_SDPA_GRAD_Q), queries},
-      {BackwardStep::keys, keys, p.key_outer * p.key_inner * problem.d.num_kv_heads},
-      {BackwardStep::bias, problem.wants(ATTN_SDPA_GRAD_BIAS),
-       p.bias_batch * p.bias_heads * p.bias_rows * ceil_div(p.bias_keys, 32)},
-      {BackwardStep::sink, problem.wants(ATTN_SDPA_GRAD_SINK), problem.d.num_q_heads},
-  };
-  for (const auto &step : steps) {
-    if (!step.wanted || step.tasks == 0) continue;
-    p.step = step.step;
-    p.tasks = step.tasks;
-    const LaunchShape launch = {
-        .grid = {static_cast<uint32_t>(std::min<int64_t>(ceil_div(p.tasks, p.warps), INT32_MAX)), 1,
-                 1},
-        .threads = static_cast<uint32_t>(p.warps * 32),
-        .dynamic_smem = static_cast<uint32_t>(p.warps * p.warp_bytes)};
-    const int32_t status = device.launch(kernel, launch, &p, resources.stream, error);
+  const SdpaBackwardParams p = backward_params(problem, call, resources.workspace);
+  for (const BackwardTasks &tasks : backward_tasks(problem, call, p)) {
+    const int32_t status = launch_backward_step(p, tasks, device, kernel, resources.stream, error);
     if (status != ATTN_OK) return status;
   }
   return ATTN_OK;

@@ -4,6 +4,7 @@
 #include "backend/gpu/sdpa_backward.hpp"
 #include "backend/gpu/sdpa_reference.hpp"
 #include "backend/hip/lists.hpp"
+#include "backend/hip/sdpa_backward.hpp"
 #include "backend/hip/sdpa_forward.hpp"
 
 namespace attn::hip {
@@ -26,6 +27,7 @@ using Reference = gpu::Reference<kReference>;
 #include "kernels/hip/any/sdpa/backward_table.inc"
 #undef ATTN_VARIANT
 using Backward = gpu::BackwardReference<kBackward>;
+using Matrix = BackwardMatrix<kBackward>;
 
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
@@ -35,6 +37,8 @@ constexpr sdpa::Row sdpa_forward_list[] = {
      Reference::workspace, Reference::launch, Reference::prepare},
 };
 constexpr sdpa::Row sdpa_backward_list[] = {
+    {"hip/sdpa/backward/matrix", true, true, true, backward_serves, nullptr,
+     gpu::backward_workspace, Matrix::launch, Matrix::prepare},
     {"hip/sdpa/backward/reference", true, true, true, gpu::backward_serves, nullptr,
      gpu::backward_workspace, Backward::launch, Backward::prepare},
 };

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <iterator>
-#include <string_view>
 
 #include "backend/gpu/device.hpp"
 #include "backend/gpu/split.hpp"
 #include "backend/hip/merge.hpp"
+#include "backend/hip/rows.hpp"
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
 #include "core/workspace.hpp"
@@ -40,9 +40,8 @@ constexpr Variant kVariants[] = {
 #include "kernels/hip/any/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
-constexpr int32_t kRows = 16;     // of a tile, which is what a block has
-constexpr int32_t kKeys = 16;     // of a tile
-constexpr int32_t kWaveDim = 64;  // of a head, that one wave of a block takes
+constexpr int32_t kRows = 16;  // of a tile, which is what a block has
+constexpr int32_t kKeys = 16;  // of a tile
 static_assert(sizeof(SdpaForwardParams) <= 4096);
 
 // The quickest kind that can serve the problem if its tensors can be read 16 bytes at a time.
@@ -64,12 +63,6 @@ const Variant *find(const Problem &problem, Kind kind) {
     if (best == nullptr || v.head_dim < best->head_dim) best = &v;
   }
   return best;
-}
-
-// Waves of 64 and of 32 lanes are the kernel's own choice, by architecture.
-uint32_t threads_of(const Variant &v, const Device &device) {
-  const bool wide = std::string_view(device.info().architecture).starts_with("gfx9");
-  return static_cast<uint32_t>(v.head_dim / kWaveDim) * (wide ? 64 : 32);
 }
 
 // How a problem is cut up: decided by its limits.
@@ -96,13 +89,6 @@ Geometry geometry_of(const Problem &p, const Device &device) {
 
 int64_t blocks_of(const Problem &p, const Geometry &g, int64_t batch, int64_t tiles) {
   return saturating_product({batch, tiles, p.d.num_q_heads / g.pack, g.splits});
-}
-
-// Whether each row of 16-bit elements begins at a multiple of 16 bytes.
-bool vectors(const TokenView &t) {
-  const auto aligned = [](int64_t elements) { return elements % 8 == 0; };
-  return t.dim == 1 && reinterpret_cast<uintptr_t>(t.data) % 16 == 0 && aligned(t.outer) &&
-         aligned(t.inner) && aligned(t.head);
 }
 
 }  // namespace
@@ -175,8 +161,8 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   p.group = problem.group;
   p.head_dim_qk = d.head_dim_qk;
   p.head_dim_v = d.head_dim_v;
-  p.vector = vectors(p.q) && vectors(p.k);
-  p.vector_values = vectors(p.v);
+  p.vector = reads_whole_rows(p.q) && reads_whole_rows(p.k);
+  p.vector_values = reads_whole_rows(p.v);
   p.terms = d.out_dtype == d.q_dtype ? 1 : 3;
   p.splits = g.splits;
   p.split_size = g.splits > 1 && d.split_policy == ATTN_SPLIT_FIXED ? d.split_size : 0;
@@ -190,7 +176,7 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   const Variant &variant = *find(problem, whole ? kind_of(problem) : Kind::general);
   const gpu::LaunchShape launch = {
       .grid = {static_cast<uint32_t>(blocks_of(problem, g, rows, p.tiles)), 1, 1},
-      .threads = threads_of(variant, device),
+      .threads = threads_for(device, variant.head_dim),
       .dynamic_smem = 0};
   const gpu::GpuDevice &gpu = gpu::gpu_of(device);
   const int32_t status = gpu.launch(variant.kernel, launch, &p, resources.stream, error);

@@ -89,9 +89,10 @@ size_t carve(const sdpa::Problem &problem, int threads, Carver carver, BackwardE
   return carver.bytes();
 }
 
-// Whether the lse of some query is +inf. Then its keys with scores of +inf share all weight, which
-// how many they are decides: rare enough to leave the call to the reference.
-bool has_infinite_rows(const sdpa::Problem &problem, const sdpa::Call &call,
+// Whether the lse of some query is +inf or NaN. With +inf its keys with scores of +inf share all
+// weight, which how many they are decides; with either, its q may be what must not reach keys that
+// it does not see, not even times a weight of 0. Rare enough to leave the call to the reference.
+bool has_special_rows(const sdpa::Problem &problem, const sdpa::Call &call,
                        const SequenceTable &sequences) {
   const QueryView lse = query_view(call.args.lse, false);
   for (int64_t b = 0; b < call.batch; b++) {
@@ -99,7 +100,7 @@ bool has_infinite_rows(const sdpa::Problem &problem, const sdpa::Call &call,
     for (int64_t h = 0; h < problem.d.num_q_heads; h++) {
       for (int64_t i = 0; i < s.seqlen_q; i++) {
         const float value = static_cast<const float *>(lse.data)[lse.offset(s.query(i), h)];
-        if (std::isinf(value) && value > 0) return true;
+        if (std::isnan(value) || (std::isinf(value) && value > 0)) return true;
       }
     }
   }
@@ -161,7 +162,7 @@ int32_t backward_launch(const sdpa::Problem &problem, const sdpa::Call &call, co
   exec.problem = &problem;
   exec.call = &call;
   exec.sequences = make_sequence_table(problem.d, call.args, call.seqlen_q, call.seqlen_k);
-  if (has_infinite_rows(problem, call, exec.sequences)) {
+  if (has_special_rows(problem, call, exec.sequences)) {
     return reference::backward_launch(problem, call, device, resources, error);
   }
   carve(problem, pool.num_threads(), Carver(resources.workspace), &exec);

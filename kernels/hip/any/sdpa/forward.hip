@@ -18,7 +18,8 @@
 // values that are not finite, these are added apart.
 #include "kernels/common/gpu/merge_params.hpp"
 #include "kernels/hip/any/sdpa/forward_params.hpp"
-#include "kernels/hip/any/sdpa/tile.hpp"
+#include "kernels/hip/common/staged.hpp"
+#include "kernels/hip/common/tile.hpp"
 
 namespace attn::hip {
 namespace {
@@ -31,7 +32,7 @@ enum Kind { plain, general };
 // No masks, bias, ALiBi, softcap, dropout or gate; out of q's type; rows that are read 16 bytes at
 // a time.
 constexpr bool kPlain = ATTN_KIND == plain;
-constexpr int kWaveDim = 64;  // of a head, that one wave takes
+constexpr int kWaveDim = kStagedDim;  // of a head, that one wave takes
 constexpr int kWaves = kHeadDim / kWaveDim;
 static_assert(kHeadDim % kWaveDim == 0);
 constexpr int kChunks = kWaveDim / 16;
@@ -72,22 +73,11 @@ __device__ inline int wave_min(int x) {
   }
   return x;
 }
-__device__ inline bool wave_any(bool x) {
-#if defined(__GFX9__)
-  return __builtin_amdgcn_ballot_w64(x) != 0;
-#else
-  return gpu::any(x);
-#endif
-}
 
-// Values of a tile, a wave's part of the head dim: by key, with a pitch for which the lanes of a
-// read of one element lie in different banks.
-constexpr int kPitch = kWaveDim + 4;
-using Values = uint16_t[kKeys][kPitch];
 // Every wave's sums of products.
 using Products = float[kWaves][kResults * gpu::kWave];
 struct Shared {
-  alignas(16) Values values[kWaves];
+  alignas(16) Staged values[kWaves];
   Products products[kWaves > 1 ? 2 : 0];  // for one tile and the next in turn
 };
 
@@ -251,28 +241,18 @@ __device__ inline uint32_t kept_keys(const Dropout &dropout, int64_t bh, int64_t
   return bits;
 }
 
-constexpr uint32_t kExponent = kElement == fp16 ? 0x7c00 : 0x7f80;
-// Added to two elements without their signs, it carries into the signs of those that are not
-// finite.
-constexpr uint32_t kExponentStep = (0x8000 - kExponent) * 0x10001u;
-
 // This wave's part of the values of 16 keys: a lane has a part of one key's, zeros if the key does
 // not count.
-constexpr int kValueLanes = gpu::kWave / kKeys, kValueWidth = kWaveDim / kValueLanes;  // of a key
-struct ValueWords {
-  uint32_t word[kValueWidth / 2] = {};
-};
-
-__device__ inline ValueWords load_values(const SdpaForwardParams &p, const Work &w,
-                                         const RowKey &key) {
-  ValueWords v;
+__device__ inline StagedWords load_values(const SdpaForwardParams &p, const Work &w,
+                                          const RowKey &key) {
+  StagedWords v;
   if (!key.there) return v;
-  const int first = w.lane / kKeys * kValueWidth;
+  const int first = w.lane / kKeys * kStagedPart;
   const int n = p.head_dim_v - w.first_d;  // elements of this wave's part
   const uint16_t *row = static_cast<const uint16_t *>(p.v.data) + p.v.offset(key.place, w.kv_head) +
                         w.first_d * p.v.dim;
 #pragma unroll
-  for (int e = 0; e < kValueWidth; e += 8) {
+  for (int e = 0; e < kStagedPart; e += 8) {
     const int d = first + e;
     if (d >= n) continue;
     if (kPlain || (p.vector_values != 0 && d + 8 <= n)) {
@@ -289,65 +269,16 @@ __device__ inline ValueWords load_values(const SdpaForwardParams &p, const Work 
   return v;
 }
 
-// To LDS, where all lanes of the wave read them. Tells whether all are finite.
-__device__ inline bool share_values(const Work &w, const ValueWords &v, Values &to) {
-  gpu::sync_warp();  // the last tile's have been read
-  uint32_t *store = reinterpret_cast<uint32_t *>(&to[w.lane % kKeys][w.lane / kKeys * kValueWidth]);
-  uint32_t special = 0;
-#pragma unroll
-  for (int k = 0; k < kValueWidth / 2; k++) {
-    special |= (v.word[k] & 0x7fff7fffu) + kExponentStep;
-    store[k] = v.word[k];
-  }
-  gpu::sync_warp();
-  return !wave_any((special & 0x80008000u) != 0);
-}
-
 // out += values * weights, for this wave's part of the values. `first`: of a weight's terms, which
 // alone can tell whether a value counts.
-__device__ inline void add_values(const SdpaForwardParams &p, const Work &w, const Values &values,
+__device__ inline void add_values(const SdpaForwardParams &p, const Work &w, const Staged &values,
                                   bool finite, const Operand &weights, bool first, Running &run) {
 #pragma unroll
   for (int c = 0; c < kChunks; c++) {
     if (w.first_d + 16 * c >= p.head_dim_v) break;
     __builtin_amdgcn_sched_barrier(0);  // or all chunks' values would be in registers at once
-    Operand v;
-#pragma unroll
-    for (int e = 0; e < kElements; e += 2) {
-      const uint16_t *low = &values[first_of(w.lane) + e][16 * c + w.lane % 16];
-      v.word[e / 2] = low[0] | static_cast<uint32_t>(low[kPitch]) << 16;
-    }
-    Results out = run.out[c];
-    if (finite) {
-      run.out[c] = multiply_add<kElement>(v, weights, out);
-      continue;
-    }
-    // Infinities and NaNs apart: where a weight that is not 0 meets one, it is in the result. A NaN
-    // counts as infinities of both signs. Two elements at a time; what is found is in bits 15
-    // and 31.
-    Operand finite_part, positive, negative;
-#pragma unroll
-    for (int e = 0; e < kElements / 2; e++) {
-      constexpr uint32_t kOne = kElement == fp16 ? 0x3c00 : 0x3f80;
-      constexpr uint32_t kMantissa = (0x7fff - kExponent) * 0x10001u;
-      constexpr int kToTop = kElement == fp16 ? 5 : 8;
-      const uint32_t word = v.word[e];
-      const uint32_t special = ((word & 0x7fff7fffu) + kExponentStep) & 0x80008000u;
-      const uint32_t nan = ((word & kMantissa) + kMantissa) << kToTop;
-      finite_part.word[e] = word & ~((special >> 15) * 0xffffu);
-      positive.word[e] = ((special & (~word | nan)) >> 15) * kOne;
-      negative.word[e] = ((special & (word | nan)) >> 15) * kOne;
-    }
-    out = multiply_add<kElement>(finite_part, weights, out);
-    if (first) {
-      const Results above = multiply_add<kElement>(positive, weights, Results{});
-      const Results below = multiply_add<kElement>(negative, weights, Results{});
-      for (int r = 0; r < kResults; r++) {
-        out[r] += above[r] > 0 ? infinity() : 0.0f;
-        out[r] -= below[r] > 0 ? infinity() : 0.0f;
-      }
-    }
-    run.out[c] = out;
+    run.out[c] =
+        add_transposed<kElement, false>(values, c, weights, finite, first, w.lane, run.out[c]);
   }
 }
 
@@ -359,7 +290,7 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
                                 int64_t from, int64_t to, const LoadQuery &load_query,
                                 Shared &shared, int parity, Running &run) {
   const RowKey key = row_key(w.s, j0, from, to, w.lane);
-  ValueWords words;
+  StagedWords words;
   if constexpr (kPlain) words = load_values(p, w, key);  // while the scores are computed
   const Results products_of_row = products(p, w, key, load_query, shared, parity);
   float score[kResults];
@@ -433,8 +364,8 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
     kept = kept_keys(dropout, w.s.index * p.heads + query.head(), query.index(), j0, w.lane);
   }
   if constexpr (!kPlain) words = load_values(p, w, key);
-  Values &values = shared.values[w.wave];
-  const bool finite = share_values(w, words, values);
+  Staged &values = shared.values[w.wave];
+  const bool finite = stage<kElement>(words, w.lane, values);
   const int terms = kPlain ? 1 : p.terms;
 #pragma unroll 1
   for (int term = 0; term < terms; term++) {
