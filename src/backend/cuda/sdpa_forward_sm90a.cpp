@@ -37,7 +37,7 @@ struct Variant {
 
 constexpr Variant kVariants[] = {
 #define ATTN_VARIANT(entry, begin, end, element, dim_qk, dim_v, block_m, block_n, q_stages, \
-                     kv_stages, two_weights, kind)                                          \
+                     kv_stages, kind)                                                       \
   {ATTN_GPU_KERNEL(entry),                                                                  \
    Element::element,                                                                        \
    {dim_qk, dim_v, block_m, block_n, q_stages, kv_stages},                                  \

@@ -53,6 +53,7 @@ struct ForwardParams {
   int32_t even_rounds;  // in which each multiprocessor has an item
   int32_t tail_blocks, first_tail_pair;
   Divider items_a_pair, tail_pairs, heads, group;
+  int32_t zero;  // 0, which the compiler must not know: see Softmax::after()
   // Ragged queries have a number of items a sequence, and come in classes: see RaggedOrder.
   int32_t classes;                       // 0: not ragged
   float scale_log2;                      // softmax_scale in units of log 2

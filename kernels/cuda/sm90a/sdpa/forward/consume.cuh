@@ -53,35 +53,15 @@ struct Consumer {
     }
   }
 
-  // A branch that is never taken, where weights and sums are used: so the compiler cannot move
-  // their computation to behind the wait for products that it is to run beside.
-  template <class T, int kCount>
-  __device__ void finish_here(const T (&weights)[kCount], const Softmax &softmax) const {
-    if (p.head_dim_qk >= 0) return;
-    uint32_t to = smem();
-#pragma unroll
-    for (int i = 0; i < kCount; i++, to += 4) {
-      uint32_t bits;
-      if constexpr (std::is_same_v<T, float>) {
-        bits = __float_as_uint(weights[i]);
-      } else {
-        bits = weights[i];
-      }
-      store_shared_32(to, bits);
-    }
-    store_shared_32(to, __float_as_uint(softmax.sum[0]));
-    store_shared_32(to + 4, __float_as_uint(softmax.sum[1]));
-  }
-
   // Operands in shared memory, of the next products.
   __device__ WgmmaOperand q_operand() const {
-    return wgmma_rows(uniform(q_tile(q.stage(), group)));
+    // (Of one stage: as if it moved with blocks, lest descriptors be kept all the time.)
+    const uint32_t moves = kQStages == 1 ? q.count & static_cast<uint32_t>(p.zero) : 0;
+    return wgmma_rows(q_tile(q.stage(), group) + moves);
   }
-  __device__ WgmmaOperand k_operand() const {
-    return wgmma_rows(uniform(k_tile(k.stage())));
-  }
+  __device__ WgmmaOperand k_operand() const { return wgmma_rows(k_tile(k.stage())); }
   __device__ WgmmaOperand v_operand() const {
-    return wgmma_columns(uniform(v_tile(v().stage())), kBlockN * 128);
+    return wgmma_columns(v_tile(v().stage()), kBlockN * 128);
   }
   // s = Q K^T.
   __device__ static void issue_scores(float (&s)[kScores], const WgmmaOperand &q_rows,
@@ -106,10 +86,6 @@ struct Consumer {
     wgmma_commit();
   }
 
-  // Whether all rows see all keys of a tile.
-  __device__ bool sees_all(const Work &w, int first) const {
-    return first >= w.all_begin[group] && first + kBlockN <= w.all_end[group];
-  }
   // Groups of eight keys that nobody sees, a bit each. Not to be read when the tile is released.
   __device__ uint32_t skipped() const {
     if constexpr (!kPages) return 0;
@@ -117,17 +93,19 @@ struct Consumer {
     if (threadIdx.x % 32 == 0) groups = load_shared_32(skipped_groups(k.stage()));
     return __shfl_sync(~0u, groups, 0);
   }
-  // Hides what the rows of `w` do not see of a tile, and turns scores into weights. True if results
-  // so far must follow by softmax.alpha.
-  __device__ bool weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first, bool whole,
-                        uint32_t skipped) const {
+  // Hides what the rows of `w` do not see of a tile (`masked`: not all see all of it), and turns
+  // scores into weights. `between`: see Softmax.
+  template <bool kPositive, class Results, class Between>
+  __device__ void weigh(float (&s)[kScores], uint32_t (&weights)[kScores / 2], Results &&out,
+                        Softmax &softmax, const Work &w, int first, bool masked, uint32_t skipped,
+                        const Between &between) const {
     if (kScoreOptions && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
     if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
       Softmax::slope(s, w, w.row0 + local_row(), first);
     }
     if (kPages && skipped != 0) Softmax::hide(s, skipped);
-    if (!whole) Softmax::mask(s, p, w, w.row0 + local_row(), first);
-    return softmax.weigh(s);
+    if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
+    softmax.weigh<kPositive>(s, weights, out, between);
   }
   __device__ void next_k() {
     release(Ring::k, k.stage());
@@ -167,17 +145,33 @@ struct Consumer {
     barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
   }
 
+  // The tiles of a block that a warpgroup has yet to score. Of the first ones, not all rows see the
+  // last keys; of the last ones, not all see the first keys.
+  struct Tiles {
+    int first;  // the next one's first key
+    int lead, whole, tail;
+
+    __device__ Tiles(const Work &w, int group)
+        : first(uniform(w.own_top[group])),
+          lead(uniform(w.lead[group])),
+          whole((first - uniform(w.bottom)) / kBlockN + 1 - lead - uniform(w.tail[group])),
+          tail(uniform(w.tail[group])) {}
+    __device__ int left() const { return lead + whole + tail; }
+    __device__ bool masked() const { return lead > 0 || whole == 0; }
+    __device__ void drop() { (lead > 0 ? lead : whole > 0 ? whole : tail)--; }
+  };
+
   // Behind a block's first products.
   __device__ void first_weights(float (&s)[kScores], uint32_t (&weights)[kScores / 2],
                                 Softmax &softmax, const Work &w) {
     own_registers(s);
     const uint32_t skips = skipped();
     next_k();
-    const int first = uniform(w.own_top[group]);
-    if (first == uniform(w.bottom)) next_q();
+    const Tiles tiles(w, group);
+    if (tiles.left() == 1) next_q();
     softmax.begin();
-    weigh(s, softmax, w, first, sees_all(w, first), skips);
-    Softmax::pack(weights, s);
+    weigh<false>(s, weights, NoResults(), softmax, w, tiles.first, tiles.masked(), skips,
+                 [](int) {});
     own_registers(weights);
   }
 
@@ -198,74 +192,72 @@ struct Consumer {
 #pragma unroll 1
     for (;;) {
       const Work &w = work_slot(work.stage());
-      int first = w.own_top[group];
+      Tiles tiles(w, group);
+      tiles.drop();
       barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
       clear_v(w);
       if (skips_first(w)) {  // all warpgroups take as many turns
         take_turn();
         end_turn();
       }
-      bool more = first > w.bottom;
-      if (more) barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
 #pragma unroll
       for (int i = 0; i < kOut; i++) out[i] = 0;
-      // Scores of the next tile, and values of this one beside it: from its weights to the next
-      // ones.
-      const auto step = [&](uint32_t(&from)[kScores / 2], uint32_t(&to)[kScores / 2]) {
-        first -= kBlockN;
-        const WgmmaOperand q_rows = q_operand(), k_rows = k_operand(), v_columns = v_operand();
+      // Scores of the next tile, and values of the one before beside them: from weights to the next
+      // ones. `masked`: not all rows see all of the tile; `last`: of the block. (One body with few
+      // branches: what has none between products and the next ones, the compiler mixes best.)
+      const auto step = [&](auto positive, bool masked, bool last) {
+        tiles.first -= kBlockN;
+        barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
         take_turn();
         own_registers(s);
         own_registers(out);
         wgmma_fence();
-        issue_scores(s, q_rows, k_rows);
+        issue_scores(s, q_operand(), k_operand());
         barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
         wgmma_fence();
-        issue_values(out, from, v_columns);
-        // (Read from shared memory, where it does not cost registers, while products run.)
-        const bool whole = sees_all(w, first);
+        issue_values(out, weights, v_operand());
+        end_turn();
         const uint32_t skips = skipped();
-        more = first > w.bottom;
         wgmma_wait<1>();
         own_registers(s);
-        // Only now, so that the other's scores come when these have become weights: softmaxes that
-        // run at the same time are in each other's way.
-        end_turn();
-        next_k();
-        if (!more) next_q();
-        const bool moved = weigh(s, softmax, w, first, whole, skips);
-        if constexpr (kTwoWeights) {
-          Softmax::pack(to, s);
-          finish_here(to, softmax);
-        } else {
-          finish_here(s, softmax);
-        }
-        if (more) barrier_wait(barrier(Ring::k, true, k.stage()), k.phase());
-        wgmma_wait<0>();
-        own_registers(out);
-        own_registers(from);
-        release(Ring::v, v(2).stage());
-        if constexpr (!kTwoWeights) {
-          Softmax::pack(to, s);
-          own_registers(to);
-        }
-        if (moved) softmax.rescale(out);
+        const uint32_t k_done = barrier(Ring::k, false, k.stage());
+        k.next();
+        weigh<decltype(positive)::value>(
+            s, weights, out, softmax, w, tiles.first, masked, skips, [&](int zero) {
+              // The compiler keeps the wait for values behind the release of keys, and so here.
+              if (threadIdx.x % 32 == 0) barrier_arrive(k_done + zero);
+              wgmma_wait<0>();
+              own_registers(out);
+              own_registers(weights);
+              release(Ring::v, v(2).stage());
+              if (threadIdx.x % 32 == 0 && last) {
+                barrier_arrive(barrier(Ring::q, false, q_stage(q.stage(), group)));
+              }
+              q.count += last ? 1 : 0;
+            });
       };
-      if constexpr (kTwoWeights) {
-        uint32_t others[kScores / 2];
+      const auto any_step = [&] {
+        const bool masked = tiles.masked();
+        tiles.drop();
+        step(std::false_type{}, masked, tiles.left() == 0);
+      };
+      if constexpr (kComparesBits) {
 #pragma unroll 1
-        while (more) {
-          step(weights, others);
-          if (!more) {
-#pragma unroll
-            for (int i = 0; i < kScores / 2; i++) weights[i] = others[i];
-            break;
+        for (;;) {
+#pragma unroll 1
+          while (tiles.lead > 0 || (tiles.whole > 0 && !softmax.positive())) any_step();
+#pragma unroll 1
+          while (tiles.whole > 0) {
+            tiles.whole--;
+            step(std::true_type{}, false, tiles.left() == 0);
           }
-          step(others, weights);
+          if (tiles.tail == 0) break;
+          tiles.lead = tiles.tail;
+          tiles.tail = 0;
         }
       } else {
 #pragma unroll 1
-        while (more) step(weights, weights);
+        while (tiles.left() > 0) any_step();
       }
       work.next();
       const Work &next = wait_work();

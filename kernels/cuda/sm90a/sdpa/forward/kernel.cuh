@@ -24,8 +24,9 @@ struct Work {
   int32_t diagonal;            // query i is at position i + diagonal
   int32_t top, bottom, tiles;  // first keys of the first and the last tile, and their number
   // Of a consumer's rows: where the first tile that they see anything of begins, the block's first
-  // or second; and the keys that all of them see.
-  int32_t own_top[kConsumers], all_begin[kConsumers], all_end[kConsumers];
+  // or second; and of how many tiles, from there on and up to the last, not all of them see the
+  // last and the first keys.
+  int32_t own_top[kConsumers], lead[kConsumers], tail[kConsumers];
   const int32_t *pages;  // where keys are in pages: the sequence's list of them
   float slope;           // ALiBi's, over softmax_scale
 };

@@ -71,9 +71,12 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
       const int row = w.row0 + group * 64, last_row = w.used - 1;
       const BandOf<int32_t> first = keys_of(p, w.seqlen_k, w.diagonal, min(row, last_row));
       const BandOf<int32_t> last = keys_of(p, w.seqlen_k, w.diagonal, min(row + 63, last_row));
-      w.all_begin[group] = last.begin;
-      w.all_end[group] = first.end;
-      w.own_top[group] = max((last.end - 1) / kBlockN * kBlockN, max(w.top - kBlockN, w.bottom));
+      const int top = max((last.end - 1) / kBlockN * kBlockN, max(w.top - kBlockN, w.bottom));
+      const int tiles = (top - w.bottom) / kBlockN + 1;
+      const auto to_tiles = [](int keys) { return (max(keys, 0) + kBlockN - 1) / kBlockN; };
+      w.own_top[group] = top;
+      w.lead[group] = min(to_tiles(top + kBlockN - first.end), tiles);
+      w.tail[group] = min(to_tiles(last.begin - w.bottom), tiles - w.lead[group]);
     }
   }
 }

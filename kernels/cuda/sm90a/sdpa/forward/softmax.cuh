@@ -8,6 +8,8 @@ namespace attn::cuda::sm90 {
 
 inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
 
+struct NoResults {};  // so far
+
 struct Softmax {
   float max[2];  // in units of scores
   float sum[2];  // over this thread's own keys
@@ -95,59 +97,70 @@ struct Softmax {
     for (int i = 0; i < kScores; i++) s[i] = (groups >> (i / 4) & 1) != 0 ? -infinity() : s[i];
   }
 
-  // The largest of a row's scores and of those before. (The maximum does not lag behind, which
-  // would save results a multiplication: the largest weight is to be exactly 1, and not rounded.)
-  __device__ float highest(const float (&s)[kScores], int half) const {
-    float high = max[half];
-#pragma unroll
-    for (int i = 0; i < kScores / 4; i++) {
-      high = fmaxf(high, fmaxf(s[4 * i + 2 * half], s[4 * i + 2 * half + 1]));
-    }
-    high = fmaxf(high, __shfl_xor_sync(~0u, high, 1));
-    return fmaxf(high, __shfl_xor_sync(~0u, high, 2));
+  // Whether no row's maximum is below 0: then it will not be, later on.
+  __device__ bool positive() const {
+    return __all_sync(~0u, (__float_as_int(max[0]) | __float_as_int(max[1])) >= 0);
   }
-  // The same compared as integers, three at a time: right if it is not below 0, else some number
-  // below 0.
-  __device__ int highest_bits(const float (&s)[kScores], int half) const {
-    const auto bits = [&](int i) { return __float_as_int(s[4 * (i / 2) + 2 * half + i % 2]); };
+  // The largest of a thread's scores of a row, and of `start`. (The maximum does not lag behind,
+  // which would save results a multiplication: the largest weight is to be exactly 1, and not
+  // rounded.) kPositive: positive(). Then numbers compare as integers, three at a time.
+  template <bool kPositive>
+  __device__ static float highest(const float (&s)[kScores], int half, float start) {
+    const auto score = [&](int i) { return s[4 * (i / 2) + 2 * half + i % 2]; };
     constexpr int kCount = kScores / 2;
-    int top[2] = {__float_as_int(max[half]), bits(0)};
+    if constexpr (kPositive) {
+      const auto bits = [&](int i) { return __float_as_int(score(i)); };
+      int top[2] = {__float_as_int(start), bits(0)};
 #pragma unroll
-    for (int i = 1; i + 1 < kCount; i += 2) {
-      top[i / 2 % 2] = __vimax3_s32(top[i / 2 % 2], bits(i), bits(i + 1));
-    }
-    int high = __vimax3_s32(top[0], top[1], bits(kCount - 1));
-    high = ::max(high, __shfl_xor_sync(~0u, high, 1));
-    return ::max(high, __shfl_xor_sync(~0u, high, 2));
-  }
-
-  // Turns scores into weights. True if the warp's results so far must follow by alpha.
-  __device__ bool weigh(float (&s)[kScores]) {
-    const int bits[2] = {highest_bits(s, 0), highest_bits(s, 1)};
-    float high[2] = {__int_as_float(bits[0]), __int_as_float(bits[1])};
-    if (__any_sync(~0u, (bits[0] | bits[1]) < 0)) {
-      high[0] = highest(s, 0);
-      high[1] = highest(s, 1);
-    }
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      const float reference = high[half] == -infinity() ? 0 : high[half];
-      alpha[half] = exp2_fast((max[half] - reference) * unit());
-      max[half] = high[half];
-      const float minus = -reference * unit();
-      float total[2] = {sum[half] * alpha[half], 0};
-#pragma unroll
-      for (int i = 0; i < kScores / 4; i++) {
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          float &x = s[4 * i + 2 * half + e];
-          x = exp2_fast(fmaf(x, unit(), minus));
-          total[e] += x;
-        }
+      for (int i = 1; i + 1 < kCount; i += 2) {
+        top[i / 2 % 2] = __vimax3_s32(top[i / 2 % 2], bits(i), bits(i + 1));
       }
-      sum[half] = total[0] + total[1];
+      return __int_as_float(__vimax3_s32(top[0], top[1], bits(kCount - 1)));
+    } else {
+      float top[2] = {start, score(0)};
+#pragma unroll
+      for (int i = 1; i < kCount; i++) top[i % 2] = fmaxf(top[i % 2], score(i));
+      return fmaxf(top[0], top[1]);
     }
-    return __any_sync(~0u, alpha[0] != 1 || alpha[1] != 1);
+  }
+  // The largest of a row's four threads.
+  template <bool kPositive>
+  __device__ static float across(float x) {
+#pragma unroll
+    for (int lane = 1; lane < 4; lane *= 2) {
+      const float other = __shfl_xor_sync(~0u, x, lane);
+      x = kPositive ? __int_as_float(::max(__float_as_int(x), __float_as_int(other)))
+                    : fmaxf(x, other);
+    }
+    return x;
+  }
+  // x, which the compiler cannot compute before y.
+  __device__ int after(int x, float y) const {
+    return x | (__float_as_int(y) & p.zero);
+  }
+  __device__ float after(float x, float y) const {
+    return __int_as_float(after(__float_as_int(x), y));
+  }
+  // A row's largest score becomes its maximum. What to add to scores, in powers of 2.
+  template <bool kPositive>
+  __device__ float move(int half, float high) {
+    const float reference = !kPositive && high == -infinity() ? 0 : high;
+    alpha[half] = exp2_fast((max[half] - reference) * unit());
+    max[half] = high;
+    sum[half] *= alpha[half];
+    return -reference * unit();
+  }
+  // Weights of some of a row's scores.
+  __device__ void exponentials(float (&s)[kScores], int half, float add, int begin, int end) {
+#pragma unroll
+    for (int i = begin; i < end; i++) {
+      float &x = s[4 * (i / 2) + 2 * half + i % 2];
+      x = exp2_fast(fmaf(x, unit(), add));
+    }
+  }
+  __device__ void add_weights(const float (&s)[kScores], int half, int begin, int end) {
+#pragma unroll
+    for (int i = begin; i < end; i++) sum[half] += s[4 * (i / 2) + 2 * half + i % 2];
   }
 
   // Weights as the left operand of the next products, rounded to elements.
@@ -156,9 +169,46 @@ struct Softmax {
     for (int i = 0; i < kScores / 2; i++) weights[i] = Element::pack(s[2 * i], s[2 * i + 1]);
   }
 
+  __device__ void rescale(const NoResults &) const {}
   __device__ void rescale(float (&out)[kOut]) const {
 #pragma unroll
     for (int i = 0; i < kOut; i++) out[i] *= alpha[i / 2 % 2];
+  }
+
+  // Turns scores into weights. One row's maximum is found beside the other's exponentials, and when
+  // about a quarter of all these are done, between(0) is called: from then on, `weights` may be
+  // written, and results so far follow, if they must.
+  template <bool kPositive, class Results, class Between>
+  __device__ void weigh(float (&s)[kScores], uint32_t (&weights)[kScores / 2], Results &out,
+                        const Between &between) {
+    constexpr int kAll = kScores / 2, kEarly = kAll / 4 * 2;
+    const float first = highest<kPositive>(s, 0, max[0]);
+    const float second = highest<kPositive>(s, 1, after(max[1], first));
+    const float add = move<kPositive>(0, across<kPositive>(first));
+    exponentials(s, 0, add, 0, kEarly);
+    const float add_second = move<kPositive>(1, across<kPositive>(second));
+    between(after(after(0, second), s[4 * (kEarly / 2) - 4]));
+    const auto rest = [&] {
+      add_weights(s, 0, 0, kEarly);
+      exponentials(s, 0, add, kEarly, kAll);
+      add_weights(s, 0, kEarly, kAll);
+      exponentials(s, 1, add_second, 0, kAll);
+      add_weights(s, 1, 0, kAll);
+      pack(weights, s);
+    };
+    if constexpr (std::is_same_v<Results, NoResults>) return rest();
+    // The rest twice, so that multiplications are between exponentials, and cost no time of their
+    // own. (The compiler must not find out that it is the same.)
+    if (__any_sync(~0u, alpha[0] != 1 || alpha[1] != 1)) {
+      asm volatile("// results follow");
+      rescale(out);
+      rest();
+      asm volatile("// results have followed");
+    } else {
+      asm volatile("// results stay");
+      rest();
+      asm volatile("// results have stayed");
+    }
   }
 };
 

@@ -24,14 +24,15 @@ inline constexpr ForwardConfig kConfig = {kDqk, kDv, kBlockM, kBlockN, kQStages,
 inline constexpr int kConsumers = kConfig.consumers();
 inline constexpr int kThreads = kConfig.threads();
 static_assert(kConsumers == 2 || kConsumers == 3);
-// Weights in two sets of registers, in turns: then all of the softmax runs beside products.
-inline constexpr bool kTwoWeights = ATTN_TWO_WEIGHTS;
 // What a call may have, apart from what is free where it is not asked for: nothing; keys in pages;
 // softcap and ALiBi, also with pages.
 enum class ForwardKind { plain, pages, options };
 inline constexpr ForwardKind kKind = ForwardKind::ATTN_KIND;
 inline constexpr bool kPages = kKind != ForwardKind::plain;
 inline constexpr bool kScoreOptions = kKind == ForwardKind::options;
+// Whether scores compare as integers where that is right. (A second body of the loop: with options
+// there are too few registers for it.)
+inline constexpr bool kComparesBits = !kScoreOptions;
 inline constexpr int kProducers = kPages ? 2 : 1;
 // Registers of a thread: all there are, shared between one warpgroup that only asks for copies and
 // those that compute.
