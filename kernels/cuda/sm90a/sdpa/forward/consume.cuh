@@ -95,17 +95,16 @@ struct Consumer {
   }
   // Hides what the rows of `w` do not see of a tile (`masked`: not all see all of it), and turns
   // scores into weights. `between`: see Softmax.
-  template <bool kPositive, class Results, class Between>
-  __device__ void weigh(float (&s)[kScores], uint32_t (&weights)[kScores / 2], Results &&out,
-                        Softmax &softmax, const Work &w, int first, bool masked, uint32_t skipped,
-                        const Between &between) const {
+  template <bool kPositive, class Between>
+  __device__ void weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first,
+                        bool masked, uint32_t skipped, const Between &between) const {
     if (kScoreOptions && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
     if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
       Softmax::slope(s, w, w.row0 + local_row(), first);
     }
     if (kPages && skipped != 0) Softmax::hide(s, skipped);
     if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
-    softmax.weigh<kPositive>(s, weights, out, between);
+    softmax.weigh<kPositive>(s, between);
   }
   __device__ void next_k() {
     release(Ring::k, k.stage());
@@ -170,8 +169,8 @@ struct Consumer {
     const Tiles tiles(w, group);
     if (tiles.left() == 1) next_q();
     softmax.begin();
-    weigh<false>(s, weights, NoResults(), softmax, w, tiles.first, tiles.masked(), skips,
-                 [](int) {});
+    weigh<false>(s, softmax, w, tiles.first, tiles.masked(), skips, [](int) {});
+    Softmax::pack(weights, s);
     own_registers(weights);
   }
 
@@ -222,19 +221,21 @@ struct Consumer {
         own_registers(s);
         const uint32_t k_done = barrier(Ring::k, false, k.stage());
         k.next();
-        weigh<decltype(positive)::value>(
-            s, weights, out, softmax, w, tiles.first, masked, skips, [&](int zero) {
-              // The compiler keeps the wait for values behind the release of keys, and so here.
-              if (threadIdx.x % 32 == 0) barrier_arrive(k_done + zero);
-              wgmma_wait<0>();
-              own_registers(out);
-              own_registers(weights);
-              release(Ring::v, v(2).stage());
-              if (threadIdx.x % 32 == 0 && last) {
-                barrier_arrive(barrier(Ring::q, false, q_stage(q.stage(), group)));
-              }
-              q.count += last ? 1 : 0;
-            });
+        // The wait for values stays behind the release of keys, and so is in the middle of the
+        // exponentials: the rest of these and of what follows is done beside one another.
+        weigh<decltype(positive)::value>(s, softmax, w, tiles.first, masked, skips, [&](int zero) {
+          if (threadIdx.x % 32 == 0) barrier_arrive(k_done + zero);
+        });
+        wgmma_wait<0>();
+        own_registers(out);
+        own_registers(weights);
+        release(Ring::v, v(2).stage());
+        if (threadIdx.x % 32 == 0 && last) {
+          barrier_arrive(barrier(Ring::q, false, q_stage(q.stage(), group)));
+        }
+        q.count += last ? 1 : 0;
+        Softmax::pack(weights, s);
+        softmax.rescale(out);
       };
       const auto any_step = [&] {
         const bool masked = tiles.masked();

@@ -8,8 +8,6 @@ namespace attn::cuda::sm90 {
 
 inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
 
-struct NoResults {};  // so far
-
 struct Softmax {
   float max[2];  // in units of scores
   float sum[2];  // over this thread's own keys
@@ -141,26 +139,32 @@ struct Softmax {
   __device__ float after(float x, float y) const {
     return __int_as_float(after(__float_as_int(x), y));
   }
-  // A row's largest score becomes its maximum. What to add to scores, in powers of 2.
+  // A row's weights, where `high` is the largest score.
   template <bool kPositive>
-  __device__ float move(int half, float high) {
+  __device__ void exponentials(float (&s)[kScores], int half, float high) {
     const float reference = !kPositive && high == -infinity() ? 0 : high;
     alpha[half] = exp2_fast((max[half] - reference) * unit());
     max[half] = high;
-    sum[half] *= alpha[half];
-    return -reference * unit();
-  }
-  // Weights of some of a row's scores.
-  __device__ void exponentials(float (&s)[kScores], int half, float add, int begin, int end) {
+    const float minus = -reference * unit();
+    float total = sum[half] * alpha[half];
 #pragma unroll
-    for (int i = begin; i < end; i++) {
+    for (int i = 0; i < kScores / 2; i++) {
       float &x = s[4 * (i / 2) + 2 * half + i % 2];
-      x = exp2_fast(fmaf(x, unit(), add));
+      x = exp2_fast(fmaf(x, unit(), minus));
+      total += x;
     }
+    sum[half] = total;
   }
-  __device__ void add_weights(const float (&s)[kScores], int half, int begin, int end) {
-#pragma unroll
-    for (int i = begin; i < end; i++) sum[half] += s[4 * (i / 2) + 2 * half + i % 2];
+
+  // Turns scores into weights; results so far must follow by alpha. One row's maximum is found
+  // beside the other's exponentials. between(0): what is to be done when about half of these are.
+  template <bool kPositive, class Between>
+  __device__ void weigh(float (&s)[kScores], const Between &between) {
+    const float first = highest<kPositive>(s, 0, max[0]);
+    const float second = highest<kPositive>(s, 1, after(max[1], first));
+    exponentials<kPositive>(s, 0, across<kPositive>(first));
+    between(after(after(0, second), s[kScores / 2]));
+    exponentials<kPositive>(s, 1, across<kPositive>(second));
   }
 
   // Weights as the left operand of the next products, rounded to elements.
@@ -169,46 +173,10 @@ struct Softmax {
     for (int i = 0; i < kScores / 2; i++) weights[i] = Element::pack(s[2 * i], s[2 * i + 1]);
   }
 
-  __device__ void rescale(const NoResults &) const {}
   __device__ void rescale(float (&out)[kOut]) const {
+    if (!__any_sync(~0u, alpha[0] != 1 || alpha[1] != 1)) return;
 #pragma unroll
     for (int i = 0; i < kOut; i++) out[i] *= alpha[i / 2 % 2];
-  }
-
-  // Turns scores into weights. One row's maximum is found beside the other's exponentials, and when
-  // about a quarter of all these are done, between(0) is called: from then on, `weights` may be
-  // written, and results so far follow, if they must.
-  template <bool kPositive, class Results, class Between>
-  __device__ void weigh(float (&s)[kScores], uint32_t (&weights)[kScores / 2], Results &out,
-                        const Between &between) {
-    constexpr int kAll = kScores / 2, kEarly = kAll / 4 * 2;
-    const float first = highest<kPositive>(s, 0, max[0]);
-    const float second = highest<kPositive>(s, 1, after(max[1], first));
-    const float add = move<kPositive>(0, across<kPositive>(first));
-    exponentials(s, 0, add, 0, kEarly);
-    const float add_second = move<kPositive>(1, across<kPositive>(second));
-    between(after(after(0, second), s[4 * (kEarly / 2) - 4]));
-    const auto rest = [&] {
-      add_weights(s, 0, 0, kEarly);
-      exponentials(s, 0, add, kEarly, kAll);
-      add_weights(s, 0, kEarly, kAll);
-      exponentials(s, 1, add_second, 0, kAll);
-      add_weights(s, 1, 0, kAll);
-      pack(weights, s);
-    };
-    if constexpr (std::is_same_v<Results, NoResults>) return rest();
-    // The rest twice, so that multiplications are between exponentials, and cost no time of their
-    // own. (The compiler must not find out that it is the same.)
-    if (__any_sync(~0u, alpha[0] != 1 || alpha[1] != 1)) {
-      asm volatile("// results follow");
-      rescale(out);
-      rest();
-      asm volatile("// results have followed");
-    } else {
-      asm volatile("// results stay");
-      rest();
-      asm volatile("// results have stayed");
-    }
   }
 };
 
