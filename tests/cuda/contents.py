@@ -4,7 +4,8 @@ spills, shared memory and sizes.
 
 Each fatbin must hold the code that its folder promises (kernels/cuda/sm80: sm_80, sm_90a and PTX for
 newer chips), a report without spills where the table is a performance table, and must lie in the
-library as it is. The library, stripped, is at most 40 MB.
+library as it is. The library, stripped, is at most 40 MB. Loops of wgmma kernels are looked at in
+machine code, where there is a disassembler.
 """
 
 from __future__ import annotations
@@ -59,10 +60,31 @@ def code_by_cuobjdump(tool: str, path: pathlib.Path) -> set[tuple[str, str]]:
         r"^Fatbin (elf|ptx) code:\n=+\narch = (\w+)", output, re.MULTILINE)}
 
 
-def find_cuobjdump(build: pathlib.Path) -> str | None:
+def find_tool(build: pathlib.Path, name: str) -> str | None:
     nvcc = json.loads((build / "kernels/cuda/toolchain.json").read_text())["nvcc"]
-    beside = pathlib.Path(nvcc).with_name("cuobjdump")
-    return str(beside) if os.access(beside, os.X_OK) else shutil.which("cuobjdump")
+    beside = pathlib.Path(nvcc).with_name(name)
+    return str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
+
+
+def disassemble(cuobjdump: str, nvdisasm: str, path: pathlib.Path) -> list[str]:
+    output = subprocess.run([cuobjdump, "-sass", path], capture_output=True, text=True, check=True,
+                            env={**os.environ, "NVDISASM_PATH": nvdisasm}).stdout
+    return re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(.*?)\s*;", output)
+
+
+def loop_faults(code: list[str]) -> list[str]:
+    """What costs time in the loops of a wgmma kernel, from a warpgroup's turn at the tensor cores to
+    its wait for scores: operands' addresses that are in registers of threads, and threads that may
+    have gone separate ways (HACKING.md, "The Hopper kernels")."""
+    waits = [i for i, text in enumerate(code) if re.search(r"WARPGROUP\.DEPBAR\.LE gsb0, 0x1$", text)]
+    faults = [] if waits else ["no loop"]
+    for wait in waits:
+        turn = max((i for i in range(wait) if "BAR.SYNC" in code[i]), default=0)
+        body = code[turn:wait]
+        if sum("HGMMA" in text for text in body) < 8:
+            faults.append("no products before a wait for scores")
+        faults += [text for text in body if re.search(r"\b(R2UR|WARPSYNC|BRA\.DIV|BSSY)\b", text)]
+    return faults
 
 
 def stripped_size(library: pathlib.Path) -> int:
@@ -80,9 +102,12 @@ def main() -> int:
     folder = build / "kernels/cuda"
     entries = json.loads((folder / "entries.json").read_text())
     library = (build / "libattn.so").read_bytes()
-    cuobjdump = find_cuobjdump(build)
+    cuobjdump, nvdisasm = find_tool(build, "cuobjdump"), find_tool(build, "nvdisasm")
     print(f"{len(entries)} variants; code objects are read " +
           (f"by {cuobjdump} too" if cuobjdump else "by their headers (there is no cuobjdump)"))
+    print("loops of wgmma kernels are " +
+          (f"looked at by {nvdisasm}" if cuobjdump and nvdisasm else "not looked at: that takes "
+           "cuobjdump and nvdisasm"))
     width = max(map(len, entries))
     print(f"{'':{width}}  {'arch':8} {'registers':>9} {'spilled':>8} {'smem':>6} {'KiB':>6}")
     for entry in entries:
@@ -98,6 +123,9 @@ def main() -> int:
         if cuobjdump:
             listed = code_by_cuobjdump(cuobjdump, folder / f"{entry}.fatbin")
             check(listed == promised, f"{entry}: cuobjdump lists {sorted(listed)}")
+        if cuobjdump and nvdisasm and promised == PROMISED["sm90a"]:
+            faults = loop_faults(disassemble(cuobjdump, nvdisasm, folder / f"{entry}.fatbin"))
+            check(not faults, f"{entry}: in the loop: {'; '.join(faults[:4])}")
         archs = {(f["function"], f["arch"]) for f in functions}
         check(archs == {(entry, arch) for kind, arch in promised if kind == "elf"},
               f"{entry}: ptxas reported {sorted(archs)}")
