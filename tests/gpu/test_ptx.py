@@ -229,42 +229,66 @@ def registers_that_move():
     expect_equal(y[0, :128], x[0, :128] + 1)
 
 
-def tensor_map(tensor, box):
-    """Of a tensor of [outer][head][token][column], whose order the map has turned round: the map
-    and the memory that it lies in."""
+def tensor_map(tensor, extents, strides, box):
+    """The map, and the memory that it lies in. Dimensions from the contiguous one on; strides, in
+    elements, are of the others."""
     memory = (ctypes.c_char * 256)()
     address = -(-ctypes.addressof(memory) // 128) * 128
-    uint64s, uint32s = ctypes.c_uint64 * 4, ctypes.c_uint32 * 4
-    extents = uint64s(*tensor.shape[::-1])
-    strides = uint64s(*(tensor.stride(i) * 2 for i in (2, 1, 0)))
+    rank = len(extents)
+    uint64s, uint32s = ctypes.c_uint64 * rank, ctypes.c_uint32 * rank
     code = {torch.float16: 6, torch.bfloat16: 9}[tensor.dtype]
     # No interleaving, a swizzle of 128 bytes, L2 promotion of 256, zeros beyond the tensor.
     ok(DRIVER.cuTensorMapEncodeTiled(
-        ctypes.c_void_p(address), code, 4, ctypes.c_void_p(tensor.data_ptr()), extents, strides,
-        uint32s(*box, 1, 1), uint32s(1, 1, 1, 1), 0, 3, 3, 0), "cuTensorMapEncodeTiled")
+        ctypes.c_void_p(address), code, rank, ctypes.c_void_p(tensor.data_ptr()), uint64s(*extents),
+        uint64s(*(stride * 2 for stride in strides)), uint32s(*box), uint32s(*[1] * rank), 0, 3, 3,
+        0), "cuTensorMapEncodeTiled")
     return (ctypes.c_char * 128).from_address(address), memory
+
+
+def load_boxes(map_, places, kind, rows):
+    """Boxes of rows of 128 bytes, without the swizzle: 16-byte chunk c of row r lies at c ^ r % 8, as
+    `place` in wgmma.cu has it."""
+    out = empty(len(places), rows * 32)
+    warps().launch("boxes", map_, torch.tensor(places, dtype=torch.int32, device="cuda"),
+                   len(places), out, rows * 128, len(places[0]), threads=384, smem=rows * 128)
+    turned = torch.arange(8, device="cuda") ^ (torch.arange(rows, device="cuda") % 8)[:, None]
+    got = out.view(kind).view(-1, rows, 8, 8)
+    return torch.gather(got, 2, turned[None, :, :, None].expand(got.shape)).view(-1, rows, 64)
 
 
 @test
 def copy_engine():
-    """Boxes inside, across each border and outside; swizzled as `place` in wgmma.cu has it."""
+    """Boxes inside, across each border and outside."""
     outers, heads, tokens, columns = 3, 2, 300, 96
     for kind, rows in itertools.product(KINDS.values(), (8, 16, 64, 128, 176)):
         x = torch.randn(outers, tokens, heads, columns, device="cuda").to(kind).transpose(1, 2)
         places = [(c, r, h, o) for c in (0, 64) for r in (0, 3, 290, -5, 400)
                   for h, o in ((0, 0), (1, 2), (0, -1), (2, 1))]
-        map_, memory = tensor_map(x, (64, rows))
-        out = empty(len(places), rows * 32)
-        warps().launch("boxes", map_, torch.tensor(places, dtype=torch.int32, device="cuda"),
-                       len(places), out, rows * 128, threads=384, smem=rows * 128)
+        map_, memory = tensor_map(x, x.shape[::-1], x.stride()[2::-1], (64, rows, 1, 1))
         padded = torch.zeros(outers + 2, heads + 1, 1024, 128, device="cuda", dtype=kind)
         padded[1:-1, :heads, 256:256 + tokens, :columns] = x
-        chunk = torch.arange(8, device="cuda")
-        turned = chunk[None, :] ^ (torch.arange(rows, device="cuda") % 8)[:, None]
-        for (c, r, h, o), got in zip(places, out.view(kind).view(-1, rows, 8, 8)):
-            box = padded[o + 1, h, 256 + r:256 + r + rows, c:c + 64].view(rows, 8, 8)
-            straight = torch.gather(got, 1, turned[:, :, None].expand(rows, 8, 8))
-            expect_equal(straight, box, f"{rows} rows at {(c, r, h, o)}")
+        for (c, r, h, o), got in zip(places, load_boxes(map_, places, kind, rows)):
+            box = padded[o + 1, h, 256 + r:256 + r + rows, c:c + 64]
+            expect_equal(got, box, f"{rows} rows at {(c, r, h, o)}")
+        del memory
+
+
+@test
+def copy_engine_of_groups():
+    """Groups of eight tokens with all columns, two blocks of 64: a box of five dimensions."""
+    tokens, heads = 320, 3
+    for kind, groups in itertools.product(KINDS.values(), (1, 2, 8)):
+        x = torch.randn(tokens, heads, 128, device="cuda").to(kind)
+        step = heads * 128
+        map_, memory = tensor_map(x, (64, 8, 2, tokens // 8, heads), (step, 64, 8 * step, 128),
+                                  (64, 8, 2, groups, 1))
+        places = [(0, 0, 0, g, h) for g in (0, 5, -1, 39, 60) for h in (0, 2)]
+        padded = torch.zeros(128, heads, 8, 2, 64, device="cuda", dtype=kind)
+        padded[16:16 + tokens // 8] = x.view(tokens // 8, 8, heads, 2, 64).transpose(1, 2)
+        for (_, _, _, g, h), got in zip(places, load_boxes(map_, places, kind, groups * 16)):
+            box = padded[16 + g:16 + g + groups, h].transpose(1, 2).reshape(-1, 64)
+            expect_equal(got, box, f"{groups} groups at {(g, h)}")
+        del memory
 
 
 if __name__ == "__main__":

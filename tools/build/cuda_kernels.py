@@ -390,7 +390,9 @@ def task_compile(arguments: argparse.Namespace) -> None:
     arguments.depfile.write_text(f"{arguments.output}: {depends}\n")
     if compiled:
         entries = json.loads((arguments.toolchain.parent / "entries.json").read_text())
-        registers = ", ".join(f"{f['arch']} {f['registers']} registers" for f in functions)
+        most = {arch: max(f["registers"] for f in functions if f["arch"] == arch)
+                for arch in dict.fromkeys(f["arch"] for f in functions)}
+        registers = ", ".join(f"{arch} {count} registers" for arch, count in most.items())
         print(f"CUDA kernel {entries.index(variant.entry) + 1} of {len(entries)}, {variant.entry}: "
               f"{registers}, {len(data) / 1024:.0f} KiB, {time.monotonic() - start:.0f} s")
 

@@ -57,6 +57,15 @@ __device__ inline void load_box(uint32_t destination, const TensorMap &map, uint
       "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w)
       : "memory");
 }
+// The same of a tensor with one dimension more.
+__device__ inline void load_box(uint32_t destination, const TensorMap &map, uint32_t barrier, int x,
+                                int y, int z, int w, int v) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%3, %4, %5, %6, %7}], [%2];" ::"r"(destination),
+      "l"(&map), "r"(barrier), "r"(x), "r"(y), "r"(z), "r"(w), "r"(v)
+      : "memory");
+}
 
 // --- warps ---------------------------------------------------------------------------------------
 
@@ -67,6 +76,20 @@ __device__ inline void named_wait(int number, int threads) {
 }
 __device__ inline void named_arrive(int number, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(number), "r"(threads) : "memory");
+}
+
+// True in one thread of a warp, all of which call it. The compiler knows: around what takes uniform
+// registers, such as load_box(), it writes no loop over threads there.
+__device__ inline bool elect_one() {
+  uint32_t elected;
+  asm volatile(
+      "{\n"
+      ".reg .pred p;\n"
+      "elect.sync _|p, 0xffffffff;\n"
+      "selp.b32 %0, 1, 0, p;\n"
+      "}"
+      : "=r"(elected));
+  return elected != 0;
 }
 
 // By all warps of a warpgroup; the kernel needs __launch_bounds__(threads, 1).

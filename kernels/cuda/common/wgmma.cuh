@@ -16,7 +16,8 @@ namespace attn::cuda {
 
 // --- operands in shared memory -------------------------------------------------------------------
 // Tiles lie in blocks of 128 bytes a row, as the copy engine writes them with its swizzle of 128
-// bytes; a block begins at a multiple of 1024 bytes.
+// bytes; a block begins at a multiple of 1024 bytes. Its rows come in groups of eight, 1024 bytes
+// each, which lie one behind the other unless `group_bytes`, from one to the next, says otherwise.
 
 // A descriptor: where the operand begins, and how its blocks lie. Moving on changes only the low
 // word.
@@ -35,13 +36,14 @@ struct WgmmaOperand {
 };
 // Rows of the tile are rows of A or columns of B: what is summed over is contiguous. The next 16 of
 // it are 32 bytes further, in the same block.
-__device__ inline WgmmaOperand wgmma_rows(uint32_t block) {
-  return {block, 16, 1024};
+__device__ inline WgmmaOperand wgmma_rows(uint32_t block, uint32_t group_bytes = 1024) {
+  return {block, 16, group_bytes};
 }
 // Rows of the tile are summed over; 64 columns of B a block, blocks `block_bytes` apart. The next
-// 16 rows are 2048 bytes further.
-__device__ inline WgmmaOperand wgmma_columns(uint32_t block, uint32_t block_bytes) {
-  return {block, block_bytes, 1024};
+// 16 rows are two groups further.
+__device__ inline WgmmaOperand wgmma_columns(uint32_t block, uint32_t block_bytes,
+                                             uint32_t group_bytes = 1024) {
+  return {block, block_bytes, group_bytes};
 }
 
 // --- order ---------------------------------------------------------------------------------------

@@ -82,14 +82,14 @@ bool CudaDevice::makes_tensor_maps() const {
   return unit_->driver().cuTensorMapEncodeTiled != nullptr;
 }
 
-bool CudaDevice::make_tensor_map(bool bf16, void *data, const uint64_t (&extents)[4],
-                                 const uint64_t (&strides)[3], const uint32_t (&box)[4],
+bool CudaDevice::make_tensor_map(bool bf16, void *data, uint32_t rank, const uint64_t *extents,
+                                 const uint64_t *strides, const uint32_t *box,
                                  TensorMap &map) const {
   const ContextScope scope(unit_->driver(), unit_->context());  // which the driver asks for
   if (scope.code() != CUDA_SUCCESS) return false;
-  const uint32_t element_strides[] = {1, 1, 1, 1};
+  const uint32_t element_strides[] = {1, 1, 1, 1, 1};
   return unit_->driver().cuTensorMapEncodeTiled(
-             &map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 4,
+             &map, bf16 ? CU_TENSOR_MAP_DATA_TYPE_BFLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT16, rank,
              data, extents, strides, box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
              CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
              CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;

@@ -30,13 +30,12 @@ class CudaDevice final : public gpu::GpuDevice {
   int max_dynamic_smem() const { return max_dynamic_smem_; }      // bytes a block may opt in to
   int smem_per_sm() const { return smem_per_sm_; }
 
-  // A tensor of rank 4 with 16-bit elements as the copy engine sees it: extents from the contiguous
-  // dimension on, strides in bytes of the others, boxes of 128 bytes a row, swizzled. False: the
-  // driver does not take it.
+  // A tensor of up to five dimensions with 16-bit elements as the copy engine sees it: extents from
+  // the contiguous dimension on, strides in bytes of the others, boxes of 128 bytes a row,
+  // swizzled. False: the driver does not take it.
   bool makes_tensor_maps() const;
-  bool make_tensor_map(bool bf16, void *data, const uint64_t (&extents)[4],
-                       const uint64_t (&strides)[3], const uint32_t (&box)[4],
-                       TensorMap &map) const;
+  bool make_tensor_map(bool bf16, void *data, uint32_t rank, const uint64_t *extents,
+                       const uint64_t *strides, const uint32_t *box, TensorMap &map) const;
 
   int32_t load(const Kernel &kernel, uint32_t dynamic_smem, const ErrorSink &error) const override;
   int32_t launch(const Kernel &kernel, const LaunchShape &shape, const void *params,

@@ -88,51 +88,94 @@ const Variant *find_variant(const Problem &p, const CudaDevice &device) {
   return best;
 }
 
-// A tensor by token and head as the copy engine sees it, `box` tokens at a time. `outer_extent`:
-// what its first dimension must be, if it has rank 4. False: it cannot.
-bool make_map(const CudaDevice &device, const attn_tensor &tensor, int64_t outer_extent,
-              int32_t box, TensorMap &map) {
-  const int first = tensor.rank == 4 ? 1 : 0;
-  const int64_t outer = first == 1 ? tensor.shape[0] : 1;
-  // (A tensor that all sequences share is not worth a variant.)
-  if (tensor.stride[first + 2] != 1 || (first == 1 && outer != outer_extent)) return false;
-  // From the fastest dimension on.
-  const uint64_t extents[] = {
-      static_cast<uint64_t>(tensor.shape[first + 2]), static_cast<uint64_t>(tensor.shape[first]),
-      static_cast<uint64_t>(tensor.shape[first + 1]), static_cast<uint64_t>(outer)};
-  const int64_t steps[] = {tensor.stride[first], tensor.stride[first + 1],
-                           first == 1 ? tensor.stride[0] : 0};
-  uint64_t bytes[3];
-  for (int i = 0; i < 3; i++) {
+// Dimensions from the contiguous one on, and steps between elements of the others. False: the copy
+// engine does not take them.
+template <size_t kRank>
+bool encode(const CudaDevice &device, const attn_tensor &tensor, const int64_t (&extents)[kRank],
+            const int64_t (&steps)[kRank - 1], const uint32_t (&box)[kRank], TensorMap &map) {
+  uint64_t counts[kRank], bytes[kRank - 1];
+  for (size_t i = 0; i < kRank; i++) {
+    if (extents[i] <= 0 || extents[i] > int64_t{1} << 32) return false;
+    counts[i] = static_cast<uint64_t>(extents[i]);
+  }
+  for (size_t i = 0; i + 1 < kRank; i++) {
     // The step of a dimension of 1 is never taken.
     const int64_t step = extents[i + 1] == 1 ? 16 : steps[i] * 2;
     if (step <= 0 || step % 16 != 0 || step >= int64_t{1} << 40) return false;
     bytes[i] = static_cast<uint64_t>(step);
   }
-  for (const uint64_t extent : extents) {
-    if (extent == 0 || extent > uint64_t{1} << 32) return false;
+  return reinterpret_cast<uintptr_t>(tensor.data) % 16 == 0 &&
+         device.make_tensor_map(tensor.dtype == ATTN_DTYPE_BF16, tensor.data, kRank, counts, bytes,
+                                box, map);
+}
+
+// A tensor by token and head as the copy engine sees it, `box` tokens at a time. `outer_extent`:
+// what its first dimension must be, if it has rank 4. False: it cannot.
+bool make_map(const CudaDevice &device, const attn_tensor &t, int64_t outer_extent, int32_t box,
+              TensorMap &map) {
+  const int first = t.rank == 4 ? 1 : 0;
+  const int64_t outer = first == 1 ? t.shape[0] : 1;
+  // (A tensor that all sequences share is not worth a variant.)
+  if (t.stride[first + 2] != 1 || (first == 1 && outer != outer_extent)) return false;
+  return encode<4>(device, t, {t.shape[first + 2], t.shape[first], t.shape[first + 1], outer},
+                   {t.stride[first], t.stride[first + 1], t.stride[0]},
+                   {ForwardConfig::kColumns, static_cast<uint32_t>(box), 1, 1}, map);
+}
+
+// Pages for grouped tiles: see ForwardParams. `columns`: the tile's blocks of 64, if a box has all
+// of them. Pages must be a number of groups apart. False: it cannot.
+bool make_page_map(const CudaDevice &device, const attn_tensor &t, int32_t page_size, int32_t box,
+                   bool whole, int32_t columns, int32_t &page_groups, TensorMap &map) {
+  const int64_t pages = t.shape[0], group = 8 * t.stride[1], head_dim = t.shape[3];
+  int64_t groups = page_size / 8;
+  if (pages > 1) {
+    if (group <= 0 || t.stride[0] % group != 0 || t.stride[0] / group < groups) return false;
+    groups = t.stride[0] / group;
   }
-  if (reinterpret_cast<uintptr_t>(tensor.data) % 16 != 0) return false;
-  const uint32_t boxes[] = {ForwardConfig::kColumns, static_cast<uint32_t>(box), 1, 1};
-  return device.make_tensor_map(tensor.dtype == ATTN_DTYPE_BF16, tensor.data, extents, bytes, boxes,
-                                map);
+  const int64_t all = (pages - 1) * groups + page_size / 8;
+  if (t.stride[3] != 1 || all > INT32_MAX) return false;
+  page_groups = static_cast<int32_t>(groups);
+  constexpr int32_t kColumns = ForwardConfig::kColumns;
+  return encode<5>(
+      device, t, {whole ? kColumns : head_dim, 8, whole ? head_dim / kColumns : 1, all, t.shape[2]},
+      {t.stride[1], kColumns, group, t.stride[2]},
+      {kColumns, 8, static_cast<uint32_t>(whole ? columns : 1), static_cast<uint32_t>(box / 8), 1},
+      map);
+}
+
+bool make_kv_maps(const Problem &p, const Call &call, const CudaDevice &device, const Variant &v,
+                  ForwardParams &f) {
+  const attn_sdpa_args &a = call.args;
+  const ForwardConfig &c = v.config;
+  if (!p.paged()) {
+    return make_map(device, a.k, call.batch, c.block_n, f.k) &&
+           make_map(device, a.v, call.batch, c.block_n, f.v);
+  }
+  int32_t box = std::gcd(p.d.page_size, c.block_n);
+  f.box_groups = box / 8;
+  f.page_size = Divider(p.d.page_size);
+  f.page_step = p.d.kv_layout == ATTN_LAYOUT_PAGED_TABLE ? a.block_table.stride[1] : 1;
+  if (v.kind != Kind::pages || !ForwardConfig::groups(c.head_dim_qk, c.head_dim_v)) {
+    return make_map(device, a.k, a.k.shape[0], box, f.k) &&
+           make_map(device, a.v, a.v.shape[0], box, f.v);
+  }
+  const bool whole = ForwardConfig::groups(p.d.head_dim_qk, p.d.head_dim_v);
+  f.box_whole = whole ? 1 : 0;
+  if (!whole) {
+    box = 8;
+    f.box_groups = 1;
+  }
+  return make_page_map(device, a.k, p.d.page_size, box, whole, c.blocks(c.head_dim_qk),
+                       f.k_page_groups, f.k) &&
+         make_page_map(device, a.v, p.d.page_size, box, whole, c.blocks(c.head_dim_v),
+                       f.v_page_groups, f.v);
 }
 
 // False: strides or addresses that the copy engine does not take.
 bool make_params(const Problem &p, const Call &call, const CudaDevice &device, const Variant &v,
                  ForwardParams &f) {
   const attn_sdpa_args &a = call.args;
-  int32_t box = v.config.block_n;
-  int64_t outer_k = call.batch;
-  if (p.paged()) {
-    box = std::gcd(p.d.page_size, box);
-    outer_k = a.k.shape[0];
-    f.box_rows = box;
-    f.page_size = Divider(p.d.page_size);
-    f.page_step = p.d.kv_layout == ATTN_LAYOUT_PAGED_TABLE ? a.block_table.stride[1] : 1;
-  }
-  if (!make_map(device, a.q, call.batch, 64, f.q) || !make_map(device, a.k, outer_k, box, f.k) ||
-      !make_map(device, a.v, outer_k, box, f.v) ||
+  if (!make_map(device, a.q, call.batch, 64, f.q) || !make_kv_maps(p, call, device, v, f) ||
       !copies_whole(token_view(a.out), p.d.head_dim_v, 2)) {
     return false;
   }

@@ -25,7 +25,10 @@ enum ForwardOption : uint32_t {
 
 struct ForwardParams {
   // (head dim, token, head, outer) as kernels/common/sequence.hpp has it; boxes of 64 columns. Of
-  // pages, a box has box_rows: as many as divide both a page and a tile, a multiple of 8.
+  // pages, a box has box_groups of eight tokens: as many as divide both a page and a tile. Where
+  // tiles are grouped (variant.cuh), pages are (64 columns, 8 tokens, blocks of columns, groups of
+  // tokens, head), and a box has all columns; or, of head dims that are no multiple of 64, which
+  // would read what is beside them, (head dim, 8 tokens, 1, groups of tokens, head).
   TensorMap q, k, v;
   SequenceTable sequences;
   TokenView q_view, k_view, v_view, out;
@@ -43,7 +46,9 @@ struct ForwardParams {
   int32_t batch;  // sequences
   int32_t head_dim_qk, head_dim_v;
   Divider page_size;
-  int32_t box_rows;
+  int32_t box_groups;                    // of eight tokens, in a box; 0: keys are not in pages
+  int32_t box_whole;                     // 1: a box of a grouped tile has all columns
+  int32_t k_page_groups, v_page_groups;  // groups from one page to the next
   // The order of work. An item is a block of queries; where later blocks see more keys, it is the
   // n-th from the end and the n-th from the beginning of a (batch, head) pair, and so all items
   // take the same time. They go around the multiprocessors, all of a pair before those of the next,
@@ -80,10 +85,16 @@ struct ForwardConfig {
   ATTN_HD static constexpr int32_t blocks(int32_t columns) {
     return (columns + kColumns - 1) / kColumns;
   }
+  // Whether tiles of keys in pages are grouped: see variant.cuh.
+  ATTN_HD static constexpr bool groups(int32_t columns_qk, int32_t columns_v) {
+    return columns_qk % kColumns == 0 && columns_v % kColumns == 0;
+  }
   ATTN_HD constexpr int32_t consumers() const { return block_m / 64; }  // warpgroups
   ATTN_HD constexpr int32_t threads() const { return 128 * (consumers() + 1); }
-  // Shared memory: stages of q, k and v; barriers, descriptions of work and the planner's own.
-  static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4, kPlanBytes = 384;
+  // Shared memory: stages of q, k and v; barriers, descriptions of work, the
+  // planner's own, and where pages are.
+  static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4, kPlanBytes = 384,
+                           kPlaceBytes = 512;
   ATTN_HD constexpr int32_t q_bytes() const { return block_m * 128 * blocks(head_dim_qk); }
   ATTN_HD constexpr int32_t k_bytes() const { return block_n * 128 * blocks(head_dim_qk); }
   ATTN_HD constexpr int32_t v_bytes() const { return block_n * 128 * blocks(head_dim_v); }
@@ -92,7 +103,8 @@ struct ForwardConfig {
   ATTN_HD constexpr int32_t barriers_at() const { return v_at() + kv_stages * v_bytes(); }
   ATTN_HD constexpr int32_t works_at() const { return barriers_at() + kBarrierBytes; }
   ATTN_HD constexpr int32_t plan_at() const { return works_at() + kWorks * kWorkBytes; }
-  ATTN_HD constexpr int32_t smem_bytes() const { return plan_at() + kPlanBytes; }
+  ATTN_HD constexpr int32_t places_at() const { return plan_at() + kPlanBytes; }
+  ATTN_HD constexpr int32_t smem_bytes() const { return places_at() + kPlaceBytes; }
 };
 
 }  // namespace attn::cuda::sm90

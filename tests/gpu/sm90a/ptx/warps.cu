@@ -40,9 +40,9 @@ extern "C" __global__ void ring(uint32_t *sums, int rounds) {
   sums[threadIdx.x] = sum;
 }
 
-// Boxes one after the other, on one barrier, as they lie in shared memory.
-extern "C" __global__ void boxes(const __grid_constant__ TensorMap map, const int4 *from, int count,
-                                 uint4 *out, int bytes) {
+// Boxes one after the other, on one barrier, as they lie in shared memory. `rank`: the tensor's.
+__device__ inline void load_boxes(const TensorMap &map, const int32_t *places, int count,
+                                  uint4 *out, int bytes, int rank) {
   extern __shared__ __align__(1024) uint4 tile[];
   __shared__ uint64_t barrier;
   const int t = static_cast<int>(threadIdx.x);
@@ -57,15 +57,24 @@ extern "C" __global__ void boxes(const __grid_constant__ TensorMap map, const in
     }
     async_fence();
     __syncthreads();
-    if (t == 0) {
-      const int4 at = from[round];
+    if (t < 32 && elect_one()) {
+      const int32_t *at = places + round * rank;
       barrier_expect(shared_address(&barrier), bytes);
-      load_box(shared_address(tile), map, shared_address(&barrier), at.x, at.y, at.z, at.w);
+      if (rank == 5) {
+        load_box(shared_address(tile), map, shared_address(&barrier), at[0], at[1], at[2], at[3],
+                 at[4]);
+      } else {
+        load_box(shared_address(tile), map, shared_address(&barrier), at[0], at[1], at[2], at[3]);
+      }
     }
     barrier_wait(shared_address(&barrier), round % 2);
     for (int i = t; i < bytes / 16; i += kThreads) out[round * (bytes / 16) + i] = tile[i];
     __syncthreads();
   }
+}
+extern "C" __global__ void boxes(const __grid_constant__ TensorMap map, const int32_t *places,
+                                 int count, uint4 *out, int bytes, int rank) {
+  load_boxes(map, places, count, out, bytes, rank);
 }
 
 // Warpgroups take turns through named barriers, and write down whose turn it is.

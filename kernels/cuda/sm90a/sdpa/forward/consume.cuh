@@ -29,13 +29,14 @@ struct Consumer {
   // Clears the rows of a tile from `from` on, by all threads of a warpgroup: memory behind a
   // sequence may hold anything, and must not change results, not even by a NaN times 0. (Several
   // warpgroups may write the same zeros.)
-  template <int kRows, int kColumns>
+  template <int kBlock, int kGroup, int kColumns>
   __device__ void clear_rows(uint32_t tile, int from, int to) const {
     constexpr int kChunks = kConfig.blocks(kColumns) * 8;
     for (int i = tid() % 128; i < (to - from) * kChunks; i += 128) {
       const int row = from + i / kChunks, chunk = i % kChunks;
-      store_shared_128(tile + chunk / 8 * kRows * 128 + row * 128 + chunk % 8 * 16,
-                       make_uint4(0, 0, 0, 0));
+      store_shared_128(
+          tile + chunk / 8 * kBlock + row / 8 * kGroup + row % 8 * 128 + chunk % 8 * 16,
+          make_uint4(0, 0, 0, 0));
     }
     async_fence();
     named_wait(turn_of(kConsumers) + group, 128);
@@ -43,13 +44,14 @@ struct Consumer {
   __device__ void clear_q(const Work &w) const {
     const int from = max(w.used - w.row0 - group * 64, 0);
     if ((p.options & kForwardWholeQ) == 0 && from < 64) {
-      clear_rows<64, kDqk>(q_tile(q.stage(), group), from, 64);
+      clear_rows<64 * 128, 1024, kDqk>(q_tile(q.stage(), group), from, 64);
     }
   }
   __device__ void clear_v(const Work &w) const {
     const int top = w.own_top[group];
     if ((p.options & kForwardWholeKv) == 0 && w.seqlen_k < top + kBlockN) {
-      clear_rows<kBlockN, kDv>(v_tile(v().stage()), w.seqlen_k - top, kBlockN);
+      clear_rows<KvTile<kDv>::kBlock, KvTile<kDv>::kGroup, kDv>(v_tile(v().stage()),
+                                                                w.seqlen_k - top, kBlockN);
     }
   }
 
@@ -59,9 +61,11 @@ struct Consumer {
     const uint32_t moves = kQStages == 1 ? q.count & static_cast<uint32_t>(p.zero) : 0;
     return wgmma_rows(q_tile(q.stage(), group) + moves);
   }
-  __device__ WgmmaOperand k_operand() const { return wgmma_rows(k_tile(k.stage())); }
+  __device__ WgmmaOperand k_operand() const {
+    return wgmma_rows(k_tile(k.stage()), KvTile<kDqk>::kGroup);
+  }
   __device__ WgmmaOperand v_operand() const {
-    return wgmma_columns(v_tile(v().stage()), kBlockN * 128);
+    return wgmma_columns(v_tile(v().stage()), KvTile<kDv>::kBlock, KvTile<kDv>::kGroup);
   }
   // s = Q K^T.
   __device__ static void issue_scores(float (&s)[kScores], const WgmmaOperand &q_rows,
@@ -69,9 +73,9 @@ struct Consumer {
 #pragma unroll
     for (int step = 0; step < kDqk / 16; step++) {
       const int block = step / 4, inner = step % 4 * 32;
-      Wgmma<kBlockN>::template shared<Element, 0, 0>(s, q_rows.at(block * 64 * 128 + inner),
-                                                     k_rows.at(block * kBlockN * 128 + inner),
-                                                     step > 0);
+      Wgmma<kBlockN>::template shared<Element, 0, 0>(
+          s, q_rows.at(block * 64 * 128 + inner), k_rows.at(block * KvTile<kDqk>::kBlock + inner),
+          step > 0);
     }
     wgmma_commit();
   }
@@ -80,8 +84,8 @@ struct Consumer {
                                       const WgmmaOperand &v_columns) {
 #pragma unroll
     for (int step = 0; step < kBlockN / 16; step++) {
-      Wgmma<kDv>::template registers<Element, 1>(out, weights + step * 4, v_columns.at(step * 2048),
-                                                 1);
+      Wgmma<kDv>::template registers<Element, 1>(out, weights + step * 4,
+                                                 v_columns.at(step * 2 * KvTile<kDv>::kGroup), 1);
     }
     wgmma_commit();
   }

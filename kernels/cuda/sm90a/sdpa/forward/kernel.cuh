@@ -49,6 +49,13 @@ __device__ inline uint32_t k_tile(int stage) {
 __device__ inline uint32_t v_tile(int stage) {
   return smem() + kConfig.v_at() + stage * kConfig.v_bytes();
 }
+// How a tile of keys lies there: bytes from 64 columns to the next 64, and from eight rows to the
+// next eight.
+template <int kColumns>
+struct KvTile {
+  static constexpr int kBlock = kGrouped ? 1024 : kBlockN * 128;
+  static constexpr int kGroup = kGrouped ? 1024 * kConfig.blocks(kColumns) : 1024;
+};
 // In `full` phases copies (or a description of work) have arrived; in `empty` ones, all consumers
 // are done with them.
 enum class Ring { q, k, v, work };
@@ -105,7 +112,7 @@ __device__ inline Sequence sequence_of(const ForwardParams &p, int index) {
 }
 // Where key j is.
 __device__ inline TokenPlace key_place(const ForwardParams &p, const Work &w, int j) {
-  if (kPages && p.box_rows != 0) {
+  if (kPages && p.box_groups != 0) {
     uint32_t slot = static_cast<uint32_t>(j);
     const uint32_t page = p.page_size.divide(slot);
     return {w.pages[page * p.page_step], slot};

@@ -238,7 +238,8 @@ struct Planner {
 };
 
 // Who asks for tiles: one thread for all, or, where keys are in pages, a warp for those of q and k
-// and one for those of v.
+// and one for those of v: all threads look up pages, and one asks. (What the compiler can see to be
+// one thread's needs few instructions, and leaves it sure that warps of the kernel stay together.)
 template <bool kKeys, bool kValues>
 struct Producer {
   static constexpr bool kWarp = !(kKeys && kValues);
@@ -248,45 +249,14 @@ struct Producer {
   Place<kKvStages> k, v;
   Place<ForwardConfig::kWorks> work;
 
-  __device__ static int lane() { return tid() % 32; }
-  __device__ static bool first_lane() { return !kWarp || lane() == 0; }
-
   template <int kRows, int kBlocks>
   __device__ static void load(const TensorMap &map, uint32_t tile, uint32_t full, int row, int head,
                               int outer) {
-    if (!first_lane()) return;
     barrier_expect(full, kRows * 128 * kBlocks);
 #pragma unroll
     for (int block = 0; block < kBlocks; block++) {
       load_box(tile + block * kRows * 128, map, full, block * ForwardConfig::kColumns, row, head,
                outer);
-    }
-  }
-
-  // Of the keys of a tile that begins with key `first` this lane looks after eight, if there are so
-  // many: their page, or -1 if they are not to be read.
-  __device__ static bool has_keys() {
-    return lane() < kBlockN / 8;
-  }
-  __device__ int own_page(const Work &w, int first) const {
-    const int j = first + lane() * 8;
-    if (!has_keys() || j >= w.seqlen_k) return -1;
-    return max(w.pages[p.page_size.quotient(static_cast<uint32_t>(j)) * p.page_step], -1);
-  }
-  // A tile box by box, each by the lane of its first keys. What is before the pool arrives as 0.
-  template <int kBlocks>
-  __device__ void load_pages(const TensorMap &map, uint32_t tile, uint32_t full, int first,
-                             int head, int page) const {
-    if (first_lane()) barrier_expect(full, kBlockN * 128 * kBlocks);
-    __syncwarp();
-    const int own = lane() * 8;
-    if (!has_keys() || own % p.box_rows != 0) return;
-    uint32_t slot = static_cast<uint32_t>(first + own);
-    p.page_size.divide(slot);
-#pragma unroll
-    for (int block = 0; block < kBlocks; block++) {
-      load_box(tile + block * kBlockN * 128 + own * 128, map, full, block * ForwardConfig::kColumns,
-               static_cast<int>(slot), head, page);
     }
   }
 
@@ -298,88 +268,149 @@ struct Producer {
       load<64, kConfig.blocks(kDqk)>(p.q, q_tile(q.stage(), group), barrier(Ring::q, true, stage),
                                      w.inner_q + w.row0 + group * 64, w.head, w.outer_q);
     }
-    q.next();
   }
-  // The tile that begins with key `first`; `page`: own_page() of it.
-  __device__ void load_k(const Work &w, int first, int page) {
-    const uint32_t tile = k_tile(k.stage()), full = barrier(Ring::k, true, k.stage());
+  // The tile that begins in row `row` of the tensor.
+  __device__ void load_k(int row, int head, int outer) {
     barrier_wait(barrier(Ring::k, false, k.stage()), k.phase() ^ 1);
-    if (kWarp && p.box_rows != 0) {
-      const uint32_t skipped = __ballot_sync(~0u, has_keys() && page < 0);
-      if (first_lane()) store_shared_32(skipped_groups(k.stage()), skipped);
-      load_pages<kConfig.blocks(kDqk)>(p.k, tile, full, first, w.kv_head, page);
-    } else {
-      load<kBlockN, kConfig.blocks(kDqk)>(p.k, tile, full, w.inner_k + first, w.kv_head, w.outer_k);
-    }
+    load<kBlockN, kConfig.blocks(kDqk)>(p.k, k_tile(k.stage()), barrier(Ring::k, true, k.stage()),
+                                        row, head, outer);
     k.next();
   }
-  __device__ void load_v(const Work &w, int first, int page) {
-    const uint32_t tile = v_tile(v.stage()), full = barrier(Ring::v, true, v.stage());
+  __device__ void load_v(int row, int head, int outer) {
     barrier_wait(barrier(Ring::v, false, v.stage()), v.phase() ^ 1);
-    if (kWarp && p.box_rows != 0) {
-      load_pages<kConfig.blocks(kDv)>(p.v, tile, full, first, w.kv_head, page);
-    } else {
-      load<kBlockN, kConfig.blocks(kDv)>(p.v, tile, full, w.inner_k + first, w.kv_head, w.outer_k);
-    }
+    load<kBlockN, kConfig.blocks(kDv)>(p.v, v_tile(v.stage()), barrier(Ring::v, true, v.stage()),
+                                       row, head, outer);
     v.next();
   }
 
   // All tiles of a block of queries; values are a tile behind keys.
-  __device__ void load_both(const Work &w) {
-    int first = w.top;
-    load_k(w, first, 0);
-    load_q(w);
+  __device__ void load_dense(const Work &w) {
+    const int head = w.kv_head, outer = w.outer_k;
+    int row = w.inner_k + w.top;
+    if constexpr (kKeys) {
+      load_k(row, head, outer);
+      load_q(w);
+      q.next();
+    }
 #pragma unroll 1
     for (int tiles = w.tiles; tiles > 1; tiles--) {
-      load_k(w, first - kBlockN, 0);
-      load_v(w, first, 0);
-      first -= kBlockN;
+      if constexpr (kKeys) load_k(row - kBlockN, head, outer);
+      if constexpr (kValues) load_v(row, head, outer);
+      row -= kBlockN;
     }
-    load_v(w, first, 0);
-  }
-  // The same of one of them. Pages are looked up a tile ahead.
-  __device__ void load_one(const Work &w) {
-    const auto page_of = [&](int first) {
-      return p.box_rows != 0 && first >= 0 ? own_page(w, first) : -1;
-    };
-    int first = w.top;
-    int page = page_of(first);
-#pragma unroll 1
-    for (;;) {
-      const int ahead = page_of(first - kBlockN);
-      if constexpr (kKeys) {
-        load_k(w, first, page);
-        if (first == w.top) load_q(w);
-      } else {
-        load_v(w, first, page);
-      }
-      if (first <= w.bottom) return;
-      first -= kBlockN;
-      page = ahead;
-    }
+    if constexpr (kValues) load_v(row, head, outer);
   }
 
-  __device__ void run() {
-    if constexpr (kKeys) {
-      prefetch_tensor_map(p.q);
-      prefetch_tensor_map(p.k);
+  // --- pages ---
+
+  // A lane looks after eight keys, so that a warp looks up the pages of several tiles at once, and
+  // those of the next ones beside the copies.
+  static constexpr int kGroups = kBlockN / 8, kTilesAhead = 32 / kGroups;
+  static constexpr int kKeysAhead = kTilesAhead * kBlockN;
+
+  __device__ static int lane() {
+    return tid() % 32;
+  }
+  // The page of this lane's keys, where the tiles begin with key `first`. Below 0: not to be read.
+  __device__ int own_page(const Work &w, int first) const {
+    const int j = first + lane() * 8;
+    if (lane() >= kTilesAhead * kGroups || j < 0 || j >= w.seqlen_k) return -1;
+    return w.pages[p.page_size.quotient(static_cast<uint32_t>(j)) * p.page_step];
+  }
+  // Where the keys are that a lane looks after, for the one that asks.
+  __device__ static int2 &place(int lane) {
+    return reinterpret_cast<int2 *>(memory() + kConfig.places_at())[(kKeys ? 0 : 32) + lane];
+  }
+  // The boxes of a tile, whose keys lanes from `from` on look after.
+  template <int kBlocks>
+  __device__ void load_boxes(const TensorMap &map, uint32_t tile, uint32_t full, int from,
+                             int head) const {
+    barrier_expect(full, kBlockN * 128 * kBlocks);
+    if (kGrouped && p.box_whole != 0) {
+      const int step = p.box_groups;
+#pragma unroll 1
+      for (int i = kGroups - step; i >= 0; i -= step) {
+        load_box(tile + i * 1024 * kBlocks, map, full, 0, 0, 0, place(from + i).x, head);
+      }
+      return;
     }
-    if constexpr (kValues) prefetch_tensor_map(p.v);
+#pragma unroll 1
+    for (int i = 0; i < kGroups; i += p.box_groups) {
+      const int2 at = place(from + i);
+#pragma unroll
+      for (int block = 0; block < kBlocks; block++) {
+        const int column = block * ForwardConfig::kColumns;
+        if constexpr (kGrouped) {
+          load_box(tile + i * 1024 * kBlocks + block * 1024, map, full, column, 0, 0, at.x, head);
+        } else {
+          load_box(tile + block * kBlockN * 128 + i * 1024, map, full, column, at.x, head, at.y);
+        }
+      }
+    }
+  }
+  // All tiles of a block of queries, those of keys or those of values.
+  __device__ void load_paged(const Work &w) {
+    int first = uniform(w.top) - (kKeysAhead - kBlockN);
+    int page = own_page(w, first);
+    Place<kKvStages> &ring = kKeys ? k : v;
+#pragma unroll 1
+    for (int left = uniform(w.tiles); left > 0; left -= kTilesAhead) {
+      // What is before the pool arrives as 0.
+      page = max(page, -1);
+      uint32_t slot = static_cast<uint32_t>(max(first + lane() * 8, 0));
+      p.page_size.divide(slot);
+      place(lane()) =
+          kGrouped ? make_int2(page * (kKeys ? p.k_page_groups : p.v_page_groups) + (slot >> 3), 0)
+                   : make_int2(static_cast<int>(slot), page);
+      const uint32_t skipped = __ballot_sync(~0u, page < 0);
+      __syncwarp();
+      first -= kKeysAhead;
+      page = own_page(w, first);
+      if (elect_one()) {
+#pragma unroll 1
+        for (int tile = 0; tile < min(left, kTilesAhead); tile++) {
+          const int from = (kTilesAhead - 1 - tile) * kGroups;
+          const Place<kKvStages> at = {ring.count + tile};
+          if constexpr (kKeys) {
+            barrier_wait(barrier(Ring::k, false, at.stage()), at.phase() ^ 1);
+            constexpr uint32_t kOwn = kGroups == 32 ? ~0u : (1u << kGroups) - 1;
+            store_shared_32(skipped_groups(at.stage()), skipped >> from & kOwn);
+            load_boxes<kConfig.blocks(kDqk)>(p.k, k_tile(at.stage()),
+                                             barrier(Ring::k, true, at.stage()), from, w.kv_head);
+            if (tile == 0 && left == w.tiles) load_q(w);
+          } else {
+            barrier_wait(barrier(Ring::v, false, at.stage()), at.phase() ^ 1);
+            load_boxes<kConfig.blocks(kDv)>(p.v, v_tile(at.stage()),
+                                            barrier(Ring::v, true, at.stage()), from, w.kv_head);
+          }
+        }
+      }
+      __syncwarp();
+      ring.count += min(left, kTilesAhead);
+    }
+    if constexpr (kKeys) q.next();
+  }
+
+  // Block of queries after block of queries.
+  template <class Load>
+  __device__ void each(bool arrives, const Load &load) {
 #pragma unroll 1
     for (;; work.next()) {
       barrier_wait(barrier(Ring::work, true, work.stage()), work.phase());
       const Work &w = work_slot(work.stage());
       if (w.rows == 0) return;
-      if (w.tiles > 0) {
-        if constexpr (kWarp) {
-          load_one(w);
-          __syncwarp();
-        } else {
-          load_both(w);
-        }
-      }
-      if (first_lane()) barrier_arrive(barrier(Ring::work, false, work.stage()));
+      if (w.tiles > 0) load(w);
+      if (arrives) barrier_arrive(barrier(Ring::work, false, work.stage()));
     }
+  }
+  __device__ void run() {
+    if constexpr (kWarp) {
+      if (kKind == ForwardKind::pages || p.box_groups != 0) {
+        each(tid() % 32 == 0, [&](const Work &w) { load_paged(w); });
+        return;
+      }
+    }
+    if (elect_one()) each(true, [&](const Work &w) { load_dense(w); });
   }
 };
 

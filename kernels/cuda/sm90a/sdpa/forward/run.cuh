@@ -31,11 +31,10 @@ __device__ inline void run(const ForwardParams &p) {
     const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / 32, 0);
     if (warp == 1) {
       Planner{p}.run();
-    } else if constexpr (kPages) {
-      if (warp == 0) Producer<true, false>{p}.run();
-      if (warp == 2) Producer<false, true>{p}.run();
-    } else if (threadIdx.x == 0) {
-      Producer<true, true>{p}.run();
+    } else if (warp == 0) {
+      Producer<true, !kPages>{p}.run();
+    } else if (kPages && warp == 2) {
+      Producer<!kPages, true>{p}.run();
     }
   } else {
     take_registers<kConsumerRegisters>();

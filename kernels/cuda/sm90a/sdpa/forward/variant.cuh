@@ -33,6 +33,9 @@ inline constexpr bool kScoreOptions = kKind == ForwardKind::options;
 // Whether scores compare as integers where that is right. (A second body of the loop: with options
 // there are too few registers for it.)
 inline constexpr bool kComparesBits = !kScoreOptions;
+// Of keys in pages, tiles lie in groups of eight rows with all their columns, so that one box can
+// bring a page: small boxes cost the copy engine as much as large ones.
+inline constexpr bool kGrouped = kKind == ForwardKind::pages && ForwardConfig::groups(kDqk, kDv);
 inline constexpr int kProducers = kPages ? 2 : 1;
 // Registers of a thread: all there are, shared between one warpgroup that only asks for copies and
 // those that compute.
