@@ -20,10 +20,33 @@ namespace {
 #undef ATTN_VARIANT
 using Reference = gpu::Reference<kReference>;
 
+// The Hopper kernel; with a tile, as one more candidate for attn_sdpa_plan_tune.
+template <ForwardTile kTile>
+constexpr sdpa::Row sm90a_row(const char *name) {
+  return {name,
+          true,
+          true,
+          true,
+          [](const sdpa::Problem &p, const Device &device) {
+            return forward_sm90a_serves(p, device, kTile);
+          },
+          nullptr,
+          forward_sm90a_workspace,
+          [](const sdpa::Problem &p, const sdpa::Call &call, const Device &device,
+             const Resources &resources, const ErrorSink &error) {
+            return forward_sm90a_launch(p, call, device, kTile, resources, error);
+          },
+          [](const sdpa::Problem &p, const Device &device, const ErrorSink &error) {
+            return forward_sm90a_prepare(p, device, kTile, error);
+          }};
+}
+
 // Name, deterministic, capturable, asynchronous, serves, cost, workspace, launch, prepare.
 constexpr sdpa::Row sdpa_forward_list[] = {
-    {"cuda/sdpa/forward/sm90a", true, true, true, forward_sm90a_serves, nullptr,
-     forward_sm90a_workspace, forward_sm90a_launch, forward_sm90a_prepare},
+    sm90a_row<ForwardTile{}>("cuda/sdpa/forward/sm90a"),
+    sm90a_row<ForwardTile{128, 128}>("cuda/sdpa/forward/sm90a/128x128"),
+    sm90a_row<ForwardTile{128, 144}>("cuda/sdpa/forward/sm90a/128x144"),
+    sm90a_row<ForwardTile{192, 128}>("cuda/sdpa/forward/sm90a/192x128"),
     {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
      forward_launch, forward_prepare},
     {"cuda/sdpa/forward/reference", true, true, true, Reference::serves, nullptr,

@@ -60,7 +60,7 @@ int64_t most_blocks(const Problem &p, const Variant &v) {
 // much as so many keys more, measured at 128 columns, and the last one may be half empty; a block
 // costs as much as so many queries more, measured at 64 columns, and a multiprocessor may have one
 // more than another.
-const Variant *find_variant(const Problem &p, const CudaDevice &device) {
+const Variant *find_variant(const Problem &p, const CudaDevice &device, ForwardTile tile) {
   constexpr int64_t kTileCost = 24, kBlockCost = 235;
   const Element element = p.d.q_dtype == ATTN_DTYPE_BF16 ? Element::bf16 : Element::fp16;
   const Kind kind = kind_of(p);
@@ -85,7 +85,15 @@ const Variant *find_variant(const Problem &p, const CudaDevice &device) {
       best = &v;
     }
   }
-  return best;
+  if (best == nullptr || tile == ForwardTile{}) return best;
+  const int32_t tightest = dims(*best);
+  for (const Variant &v : kVariants) {
+    if (v.element == element && v.kind == kind && dims(v) == tightest &&
+        tile == ForwardTile{v.config.block_m, v.config.block_n}) {
+      return &v;
+    }
+  }
+  return nullptr;
 }
 
 // Dimensions from the contiguous one on, and steps between elements of the others. False: the copy
@@ -231,7 +239,7 @@ bool narrow_window(const Problem &p, int64_t seqlen_k) {
 
 }  // namespace
 
-Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
+Verdict forward_sm90a_serves(const Problem &p, const Device &device, ForwardTile tile) {
   const CudaDevice &cuda = cuda_of(device);
   if (cuda.compute_capability() != 90) {
     return Verdict::refuses("these kernels need compute capability 9.0");
@@ -250,9 +258,15 @@ Verdict forward_sm90a_serves(const Problem &p, const Device &device) {
   if (p.d.head_dim_qk % 8 != 0 || p.d.head_dim_v % 8 != 0) {
     return Verdict::refuses("a head dim is no multiple of 8");
   }
-  const Variant *v = find_variant(p, cuda);
+  const Variant *v = find_variant(p, cuda, {});
   if (v == nullptr || v->config.smem_bytes() > cuda.max_dynamic_smem()) {
     return Verdict::refuses("head dims are above what a tile in shared memory can hold");
+  }
+  if (tile != ForwardTile{}) {
+    const Variant *with = find_variant(p, cuda, tile);
+    if (with == nullptr) return Verdict::refuses("these head dims have no such tile");
+    if (with == v) return Verdict::refuses("cuda/sdpa/forward/sm90a has this tile here");
+    v = with;
   }
   constexpr int32_t kPageRows = 8;  // after which the order of bytes in a tile repeats
   constexpr uint64_t kLacks = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
@@ -294,17 +308,18 @@ size_t forward_sm90a_workspace(const Problem &p, const Device &device) {
   return forward_workspace(p, device);
 }
 
-int32_t forward_sm90a_prepare(const Problem &p, const Device &device, const ErrorSink &error) {
+int32_t forward_sm90a_prepare(const Problem &p, const Device &device, ForwardTile tile,
+                              const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
-  const Variant *v = find_variant(p, cuda);
+  const Variant *v = find_variant(p, cuda, tile);
   const int32_t status = cuda.load(v->kernel, static_cast<uint32_t>(v->config.smem_bytes()), error);
   return status == ATTN_OK ? forward_prepare(p, device, error) : status;
 }
 
 int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &device,
-                             const Resources &resources, const ErrorSink &error) {
+                             ForwardTile tile, const Resources &resources, const ErrorSink &error) {
   const CudaDevice &cuda = cuda_of(device);
-  const Variant *v = find_variant(p, cuda);
+  const Variant *v = find_variant(p, cuda, tile);
   ForwardParams f = {};
   if (!make_params(p, call, cuda, *v, f)) return forward_launch(p, call, device, resources, error);
   const ForwardConfig &config = v->config;
