@@ -15,6 +15,9 @@ Device = tuple[int, int]
 """A device as DLPack numbers it: (type, index)."""
 HOST: Device = (_dlpack.CPU, 0)
 
+Spec = tuple[str, int, tuple[int, ...], tuple[int, ...]]
+"""name, attn_dtype, shape, strides in elements"""
+
 DTYPES: dict[str, int] = {
     member.name.removeprefix("ATTN_DTYPE_").lower(): member.value
     for member in _ffi.attn_dtype

@@ -149,6 +149,7 @@ class Context:
         self.device = self.handle.device
         # Prepared calls of attn.sdpa, attn.sdpa_backward and attn.merge, by what they depend on.
         self.calls: dict[Any, Any] = {}
+        self.glanced: dict[Any, Any] = {}  # the same by what a glance at the arguments tells
         self.lock = threading.Lock()
 
     @property
@@ -163,12 +164,13 @@ class Context:
 
     _CACHE_SIZE = 512
 
-    def remember(self, key: Any, call: Any) -> None:
+    def remember(self, key: Any, call: Any, glanced: bool = False) -> None:
         """Keeps a prepared call; drops the oldest if there are too many."""
+        calls = self.glanced if glanced else self.calls
         with self.lock:
-            while len(self.calls) >= self._CACHE_SIZE:
-                del self.calls[next(iter(self.calls))]
-            self.calls[key] = call
+            while len(calls) >= self._CACHE_SIZE:
+                del calls[next(iter(calls))]
+            calls[key] = call
 
 
 _defaults: dict[Device, Context] = {}

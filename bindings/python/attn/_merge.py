@@ -111,7 +111,7 @@ def merge(
         for name, shape, code in made:
             specs.append((name, code, shape, _dlpack.contiguous(shape)))
             outputs.append((name, shape, _arrays.numpy_dtype(code, numpy) if maker is None
-                            else maker.dtype(code)))
+                            else maker.recipe(code, shape, spec_of("partial", values["partial"]))))
         call = Call(plan, specs, 0, outputs)
         context.remember(lookup, call)
     results: dict[str, Any] = {"out": out, "out_lse": out_lse}

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from . import _arrays, _ffi, _frameworks, _library
-from ._arrays import HOST
+from ._arrays import HOST, Spec
 from ._context import Context, ContextHandle, choose, default_context
 from ._errors import invalid, raise_error
 
@@ -102,11 +102,9 @@ _BACKWARD_SLOTS = _slots(_ffi.attn_sdpa_backward_args)
 _MERGE_SLOTS = _slots(_ffi.attn_merge_args)
 _WRITTEN = frozenset(("dq", "dk", "dv", "dbias", "dsink", "dgate", "out_lse"))
 
-# name, dtype, shape, strides in elements
-Spec = tuple[str, int, tuple[int, ...], tuple[int, ...]]
-
 # A prepared call keeps its workspace for the next time, unless it is larger than this.
 _KEPT_WORKSPACE = 64 << 20
+_NO_WORKSPACE = (0, 0)
 
 
 def aligned_buffer(size: int, alignment: int) -> tuple[Any, int]:
@@ -216,15 +214,17 @@ class Call:
         if self._keep:
             self._free.append(state)
 
-    def run_on(self, addresses: list[int], maker: Any, like: Any, stream: int) -> None:
+    def run_on(self, addresses: list[int], maker: Any, like: Any, stream: int,
+               current: bool = False) -> None:
         """Executes on a stream of a device, with a workspace from the maker of `like`, which is in
-        use until the stream has done the work: as the allocators of the makers know."""
+        use until the stream has done the work: as the allocators of the makers know. `current`: it
+        is known to be the maker's current one."""
         plan = self.plan
         size = plan.workspace_bytes
         if size == 0:
-            self.run_with(addresses, (0, 0), stream)
+            self.run_with(addresses, _NO_WORKSPACE, stream)
         else:
-            owner = scratch(plan, maker, like, size, stream)
+            owner = scratch(plan, maker, like, size, None if current else stream)
             self.run_with(addresses, owner[1:], stream)
 
 
@@ -271,7 +271,7 @@ def run(call: Call, addresses: list[int], values: Iterable[tuple[str, Any]],
     Args:
         values: the arrays whose addresses are given, or at least those that say what stream they
             are in use on.
-        maker: of `like`, the first array; None: numpy.
+        maker: of `like`, which its recipes for outputs are made for; None: numpy.
     """
     outputs = call.outputs
     if maker is None:
@@ -285,17 +285,17 @@ def run(call: Call, addresses: list[int], values: Iterable[tuple[str, Any]],
         call.run(addresses)
         return results
     made = []
-    for _, shape, dtype in outputs:
-        array, address = maker.new(like, device, shape, dtype)
+    for _, shape, recipe in outputs:
+        array, address = maker.new(like, device, shape, recipe)
         made.append(array)
         addresses.append(address)
-    if device == HOST:
+    if device is HOST or device == HOST:
         call.run(addresses)
     else:
-        stream = _frameworks.stream_of(maker, device, values)
-        call.run_on(addresses, maker, like, stream)
+        stream = _frameworks.stream_of(maker, device, values) if values else maker.stream(device)
+        call.run_on(addresses, maker, like, stream, not values)
         maker.launched(device, stream)
-    return [maker.finish(array) for array in made]
+    return [maker.finish(array) for array in made] if maker.unfinished else made
 
 
 class Workspace:
@@ -639,7 +639,10 @@ def rng_state(value: Any, field: str, stream: int | None = None) -> _arrays.View
 
 def check_writable(value: Any, name: str) -> None:
     """Refuses a read-only array for a result."""
-    read_only = value.read_only if isinstance(value, _arrays.View) else not value.flags.writeable
+    if isinstance(value, _arrays.View):
+        read_only = value.read_only
+    else:  # (PyTorch's tensors have no flags, and are writable.)
+        read_only = hasattr(value, "flags") and not value.flags.writeable
     if read_only:
         raise invalid(f"args.{name}", f"{name} is read-only, but results are written to it")
 

@@ -64,10 +64,15 @@ def make_torch(stream=7, index=0):
         def to(self, dtype):
             return Tensor(self.array.astype(dtype.name), self.device)
 
-        def new_empty(self, shape, dtype):
-            torch.asked.append(("empty", shape, dtype.name, repr(self.device), torch.current))
-            return Tensor(np.zeros(shape, dtype.name), self.device)
+    def empty_strided(shape, strides, *, dtype, device):
+        torch.asked.append(("empty", shape, dtype.name, repr(device), torch.current))
+        made = Tensor(np.zeros(shape, dtype.name), device)
+        assert made.stride() == strides
+        return made
 
+    torch.empty_strided = empty_strided
+    torch.empty_like = lambda like: empty_strided(like.shape, like.stride(), dtype=like.dtype,
+                                                  device=like.device)
     Tensor.__module__ = "torch"
     torch.Tensor = Tensor
     torch.device = Device

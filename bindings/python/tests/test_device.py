@@ -103,13 +103,13 @@ def test_torch_tensors_run_where_they_are(launches, torch):
     assert launch.stream == 7
     assert torch.asked == [("empty", (2, 5, 4, 8), "float16", "cuda:0", 7),
                            ("empty", (2, 4, 5), "float32", "cuda:0", 7),
-                           ("empty", 1000, "uint8", "cuda:0", 7)]
+                           ("empty", (1000,), "uint8", "cuda:0", 7)]
     assert launch.workspace[0] and launch.workspace[1] == 1000
     # Prepared: the second call asks for memory anew and follows the current stream.
     torch.current = 12
     again = attn.sdpa(q, k, v, is_causal=True, out=out, lse=lse)
     assert again[0] is out and again[1] is lse and launches[-1].stream == 12
-    assert torch.asked[3:] == [("empty", 1000, "uint8", "cuda:0", 12)]
+    assert torch.asked[3:] == [("empty", (1000,), "uint8", "cuda:0", 12)]
     assert len(_context._defaults[CUDA0].calls) == 2
     grads = attn.sdpa_backward(out, q, k, v, out, lse, is_causal=True)
     assert launches[-1].tensors["dk"] == place(grads.dk.array) and grads.dk.device == q.device
@@ -275,7 +275,7 @@ def test_plans_take_any_stream(launches, torch, stream):
     plan.execute(stream=stream, **given)
     assert launches[-1].stream == 33
     # The workspace is in the allocator's order of that stream.
-    assert torch.asked == [("empty", 500, "uint8", "cuda:0", 33)] and torch.current == 7
+    assert torch.asked == [("empty", (500,), "uint8", "cuda:0", 33)] and torch.current == 7
     plan.execute(**given)
     assert launches[-1].stream == 7 and torch.asked[-1][-1] == 7
     for name in given:
@@ -315,13 +315,39 @@ def test_dlpack_gets_the_plans_stream(launches):
     assert launches[-1].stream == 44 and all(t.streams == [44] for t in given.values())
 
 
+def test_a_prepared_call_is_found_by_a_glance(launches, torch):
+    context = _context._defaults[CUDA0]
+    q, k, v = map(torch.on, qkv())
+    for _ in range(2):  # the first shows what makes such arrays
+        first = attn.sdpa(q, k, v, is_causal=True)
+    assert len(context.glanced) == 1
+    again = [torch.on(x) for x in qkv()]
+    second = attn.sdpa(*again, is_causal=True)
+    assert len(context.glanced) == 1 and second.shape == first.shape
+    assert [launches[-1].tensors[name][0] for name in ("q", "k", "v", "out")] == [
+        x.data_ptr() for x in (*again, second)]
+    assert attn.sdpa(q, k, v, out=first, is_causal=True) is first
+    # What a glance cannot tell, or must not overlook.
+    attn.sdpa(q, k, v, is_causal=True, sink=torch.on(np.zeros(4, np.float32)))
+    assert len(context.glanced) == 2
+    with pytest.raises(attn.InvalidArgumentError, match="k is on cuda:1, but q is on cuda:0"):
+        attn.sdpa(q, torch.on(k.array, 1), v, is_causal=True)
+    with pytest.raises(attn.InvalidArgumentError, match="k is on the CPU, but q is on cuda:0"):
+        attn.sdpa(q, torch.on_cpu(k.array), v, is_causal=True)
+    again[1].requires_grad = True
+    with pytest.raises(attn.InvalidArgumentError, match="k requires a gradient"):
+        attn.sdpa(*again, is_causal=True)
+    with pytest.raises(TypeError, match="unknown option"):
+        attn.sdpa(q, k, v, is_causal=True, nonsense=1)
+
+
 def test_alignment_beyond_the_allocators(launches, torch, monkeypatch):
     launches.workspace = 500
     plan = attn.Plan.sdpa(context=_context._defaults[CUDA0], **DESC)
     plan.workspace_alignment = 4096
     plan.execute(**tensors(torch.on))
     assert launches[-1].workspace[0] % 4096 == 0 and launches[-1].workspace[1] == 500
-    assert torch.asked[-1][1] == 500 + 4096
+    assert torch.asked[-1][1] == (500 + 4096,)
 
 
 def test_names_of_devices():
