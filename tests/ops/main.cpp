@@ -36,15 +36,20 @@ int main(int argc, char **argv) {
   app.add_flag("--brief", options.brief,
                "for an interpreted device: cases that are not of the quick subset run twice, and "
                "threads execute once");
-  std::string share;
+  std::string share, part;
+  const auto is_share = [](const std::string &text) {
+    int k = 0, n = 0;
+    const bool good = std::sscanf(text.c_str(), "%d/%d", &k, &n) == 2 && 1 <= k && k <= n;
+    return good ? std::string() : "must be K/N with 1 <= K <= N";
+  };
   app.add_option(
          "--share", share,
          "K/N: of the cases that are not of the quick subset only every N-th, from the K-th")
-      ->check([](const std::string &text) {
-        int k = 0, n = 0;
-        const bool good = std::sscanf(text.c_str(), "%d/%d", &k, &n) == 2 && 1 <= k && k <= n;
-        return good ? std::string() : "must be K/N with 1 <= K <= N";
-      });
+      ->check(is_share);
+  app.add_option("--part", part,
+                 "K/N: of all cases of sdpa only every N-th, from the K-th; the first part has the "
+                 "other operations, too")
+      ->check(is_share);
   app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
   app.add_flag("--list", options.list, "only print the names of cases");
   app.add_flag("--in-process", options.in_process,
@@ -64,15 +69,21 @@ int main(int argc, char **argv) {
     std::sscanf(share.c_str(), "%d/%d", &options.share, &options.shares);
     options.share--;
   }
+  if (!part.empty()) {
+    std::sscanf(part.c_str(), "%d/%d", &options.part, &options.parts);
+    options.part--;
+  }
   if (app.count("--seed") == 0) options.seed = std::random_device()();
 
   try {
-    const auto run = [](check::Session &session) {
+    const auto run = [&](check::Session &session) {
       if (!session.options.list) session.context();
-      check::run_library(session);
-      check::run_refusals(session);
-      check::run_merge_refusals(session);
-      check::run_merge(session);
+      if (options.part == 0) {
+        check::run_library(session);
+        check::run_refusals(session);
+        check::run_merge_refusals(session);
+        check::run_merge(session);
+      }
       check::run_sdpa(session);
     };
     if (!options.list) {

@@ -368,6 +368,31 @@ void many_queries(std::vector<SdpaCase> &rows) {
        .sk = {170, 44, 400}, .softcap = 2, .data = kDataNegativePages},
       {.name = "softcap-alibi-nan", .flags = kLse | kAlibi | kCausal, .hq = 2, .dqk = 128,
        .sq = {150}, .sk = {200}, .softcap = 3, .data = kDataNanSeenByFew},
+      // Tiles with scores on either side of the magnitude from which softcap needs an exponential.
+      {.name = "softcap-mixed", .flags = kLse, .hq = 2, .dqk = 64, .sq = {200}, .sk = {900},
+       .scale = 1, .softcap = 110},
+      {.name = "softcap-mixed-sink", .flags = kLse | kCausal | kSink, .hq = 2, .dqk = 128,
+       .sq = {300}, .sk = {700}, .scale = 1, .softcap = 150},
+      // On either side of the one up to which a shorter polynomial is good.
+      {.name = "softcap-mixed-tiny", .flags = kLse, .hq = 2, .dqk = 64, .sq = {200}, .sk = {900},
+       .scale = 0.22f, .softcap = 50},
+      // No score above 0; far below the cap, and at it.
+      {.name = "softcap-minus", .flags = kLse, .hq = 2, .dqk = 64, .sq = {150}, .sk = {400},
+       .softcap = 1e5f, .data = kDataNegativeScores},
+      {.name = "softcap-minus-large", .flags = kLse | kCausal, .hq = 2, .dqk = 128, .sq = {150},
+       .sk = {400}, .softcap = 30, .data = kDataNegativeScores},
+      {.name = "softcap-huge", .flags = kLse | kCausal, .hq = 2, .dqk = 128, .sq = {150},
+       .sk = {400}, .softcap = 1e30f},
+      {.name = "softcap-window", .flags = kLse | kWindow, .hq = 2, .dqk = 128, .sq = {300},
+       .sk = {700}, .softcap = 50, .window_left = 150, .window_right = 5},
+      {.name = "softcap-nan", .flags = kLse | kCausal, .hq = 2, .dqk = 128, .sq = {150},
+       .sk = {400}, .softcap = 50, .data = kDataNanSeenByFew},
+      {.name = "softcap-pages-negative", .flags = kLse | kSink, .kv_layout = kTable,
+       .page_size = 16, .hq = 2, .hkv = 1, .dqk = 128, .sq = {200, 200}, .sk = {400, 290},
+       .softcap = 50, .data = kDataNegativePages},
+      {.name = "softcap-ragged", .flags = kLse | kCausal, .q_layout = kRagged,
+       .kv_layout = kRagged, .hq = 2, .dqk = 96, .sq = {100, 0, 230}, .sk = {150, 9, 400},
+       .softcap = 50},
       {.name = "ragged-padding", .flags = kLse | kCausal, .q_layout = kRagged, .kv_layout = kRagged,
        .hq = 2, .hkv = 1, .dqk = 128, .sq = {70, 0, 390}, .sk = {70, 9, 600}, .loose_limits = true},
       {.name = "ragged-used", .flags = kLse | kCausal | kUsedQ | kUsedK, .q_layout = kRagged,
@@ -392,6 +417,27 @@ void many_queries(std::vector<SdpaCase> &rows) {
       row.name = "sdpa/many-queries/softcap-page-16-" + suffix;
       row.softcap = 4;
       rows.push_back(row);
+    }
+  }
+  // Each tile of the Hopper kernel; at 128 columns the number of keys decides between two.
+  struct Tile {
+    int32_t dqk, dv, keys;
+  };
+  for (const Tile &tile : {Tile{64, 64, 430}, Tile{96, 96, 430}, Tile{128, 128, 430},
+                           Tile{128, 128, 380}, Tile{192, 128, 430}, Tile{192, 192, 430},
+                           Tile{256, 256, 430}}) {
+    for (const int32_t dtype : {kFp16, kBf16}) {
+      const std::string suffix = std::to_string(tile.dqk) + "x" + std::to_string(tile.dv) + "-" +
+                                 std::to_string(tile.keys) + (dtype == kFp16 ? "-fp16" : "-bf16");
+      const auto with = [&](const char *name, uint64_t flags, float softcap) {
+        rows.push_back({.name = std::string("sdpa/many-queries/") + name + suffix,
+                        .flags = kLse | flags, .q_dtype = dtype, .hq = 2, .hkv = 1,
+                        .dqk = tile.dqk, .dv = tile.dv, .sq = {140}, .sk = {tile.keys},
+                        .softcap = softcap});
+      };
+      with("softcap-", 0, 50);
+      with("alibi-", kAlibi, 0);
+      with("softcap-alibi-", kAlibi, 3);
     }
   }
   // More sequences than a warp has lanes, in any order of lengths.

@@ -409,8 +409,9 @@ void run_sdpa(Session &session) {
   add(sdpa_dim_cases());
   add(sdpa_pair_cases());
   add(sdpa_fresh_cases(session.options.seed, session.options.fresh));
-  int passed_over = 0;
+  int passed_over = 0, number = 0;
   std::erase_if(rows, [&](const SdpaCase &c) {
+    if (number++ % session.options.parts != session.options.part) return true;
     if (!c.quick && passed_over++ % session.options.shares != session.options.share) return true;
     if (session.options.quick && !c.quick) return true;
     if (session.options.bench && session.options.filters.empty() && !c.bench) return true;
