@@ -27,23 +27,22 @@ def implementation_of(plan):
 
 @test
 def tiles_are_candidates():
-    """On Hopper there are several tiles for head dims of 64 and 128."""
-    for head_dim in (64, 128):
-        shape = Shape(1, 300, 300, 2, 2, head_dim)
-        q, k, v = tensors(shape)
-        names = Attention(LIBRARY, shape, q, k, v).implementations()
-        hopper = [name for name in names if "/sm90a" in name]
-        expected = 2 if torch.cuda.get_device_capability() == (9, 0) else 0
-        assert len(hopper) == expected, f"head dim {head_dim}: {names}"
-        for name in hopper:
-            problem = Attention(LIBRARY, shape, q, k, v, implementation=name)
-            assert problem.implementation == name
-            expect_close(problem.out, truth(q, k, v))
+    """On Hopper a head dim of 64 has two tiles, that of the estimate and another."""
+    shape = Shape(1, 300, 300, 2, 2, 64)
+    q, k, v = tensors(shape)
+    names = Attention(LIBRARY, shape, q, k, v).implementations()
+    hopper = [name for name in names if "/sm90a" in name]
+    expected = 2 if torch.cuda.get_device_capability() == (9, 0) else 0
+    assert len(hopper) == expected, names
+    for name in hopper:
+        problem = Attention(LIBRARY, shape, q, k, v, implementation=name)
+        assert problem.implementation == name
+        expect_close(problem.out, truth(q, k, v))
 
 
 @test
 def tuned_plan():
-    shape = Shape(2, 512, 512, 4, 4, 128, causal=True)
+    shape = Shape(2, 512, 512, 4, 4, 64, causal=True)
     q, k, v = tensors(shape)
     problem = Attention(LIBRARY, shape, q, k, v)
     size = int(problem.info.tune_workspace_bytes)

@@ -45,7 +45,6 @@ constexpr sdpa::Row sm90a_row(const char *name) {
 constexpr sdpa::Row sdpa_forward_list[] = {
     sm90a_row<ForwardTile{}>("cuda/sdpa/forward/sm90a"),
     sm90a_row<ForwardTile{128, 128}>("cuda/sdpa/forward/sm90a/128x128"),
-    sm90a_row<ForwardTile{128, 144}>("cuda/sdpa/forward/sm90a/128x144"),
     sm90a_row<ForwardTile{192, 128}>("cuda/sdpa/forward/sm90a/192x128"),
     {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
      forward_launch, forward_prepare},
