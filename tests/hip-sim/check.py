@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """attn-check on all architectures, each through the interpreter, as many at once as there are cores.
 
-Each architecture runs the quick subset and a share of the other cases, another one each time; together
-they run every case. ATTN_HIP_FULL=1 runs every case on each.
+Each architecture runs every case that is small enough for an interpreter to be done with all of them in
+minutes, ten on two cores; ATTN_HIP_FULL=1 adds the larger ones.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+MOST_WORK, MOST_WORK_IN_FULL = 4e6, 2e7  # multiplications of a case; see attn-check --help
 ARCHITECTURES = ["gfx90a", "gfx942", "gfx950", "gfx1100", "gfx1201"]
 
 
@@ -47,11 +48,9 @@ def main() -> int:
     worst = 0
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         tasks = []
-        for n, architecture in enumerate(ARCHITECTURES):
-            options = ["--seed", str(arguments.seed)]
-            if not os.environ.get("ATTN_HIP_FULL"):
-                share = (n + arguments.seed) % len(ARCHITECTURES) + 1
-                options += ["--share", f"{share}/{len(ARCHITECTURES)}"]
+        for architecture in ARCHITECTURES:
+            work = MOST_WORK_IN_FULL if os.environ.get("ATTN_HIP_FULL") else MOST_WORK
+            options = ["--seed", str(arguments.seed), "--work", str(work)]
             tasks.append(pool.submit(check, arguments.program, arguments.runtime, architecture,
                                      options))
         for task in concurrent.futures.as_completed(tasks):

@@ -154,12 +154,16 @@ int main(int argc, char **argv) {
     unavailable("named", "ATTN_HIP_RUNTIME could not be loaded");
   } else if (scenario == "empty") {
     unavailable("empty", "the HIP runtime is there, but no device");
+  } else if (scenario == "debian") {
+    unavailable("debian", "the HIP runtime is there, but no device");
+    expect(dlopen("libamdhip64.so.5", RTLD_NOW | RTLD_NOLOAD) != nullptr,
+           "it is Debian's runtime that said so");
   } else if (scenario == "foreign") {
     unavailable("foreign", "is gfx906; libattn has code for gfx90a, gfx942");
   } else if (scenario == "two") {
     two_devices();
   } else {
-    std::printf("absent, named, empty, foreign or two\n");
+    std::printf("absent, named, empty, debian, foreign or two\n");
     return 2;
   }
   return report();

@@ -76,7 +76,7 @@ u64 scratch_offset(const Wave &w, const Instruction &i, const Operand &vector, c
 // What is moved between memory and registers: how many bytes, and which part of a register.
 enum class Form { words, u8, i8, u16, i16, d16_u8, d16_i8, d16, d16_hi_u8, d16_hi_i8, d16_hi };
 
-void put(Wave &w, int to, int lane, const uint8_t *from, Form form, int words) {
+inline void put(Wave &w, int to, int lane, const uint8_t *from, Form form, int words) {
   u32 *d = &w.vgpr[to][lane];
   u16 half = 0;
   std::memcpy(
@@ -162,11 +162,17 @@ void run_load(Wave &w, const Instruction &i) {
     }
     return;
   }
-  const Form form = in_half(kForm, i[0]);
-  for (u64 left = exec; left != 0; left &= left - 1) {
-    const int l = std::countr_zero(left);
-    put(w, i[0].index, l, Space::at(w, i, l, address[l], bytes_of(form, kWords), Access::read),
-        form, kWords);
+  const auto load = [&](Form form) __attribute__((always_inline)) {
+    for (u64 left = exec; left != 0; left &= left - 1) {
+      const int l = std::countr_zero(left);
+      put(w, i[0].index, l, Space::at(w, i, l, address[l], bytes_of(form, kWords), Access::read),
+          form, kWords);
+    }
+  };
+  if (i[0].part == Part::high) {
+    load(in_half(kForm, i[0]));
+  } else {
+    load(kForm);
   }
 }
 template <class Space, Form kForm, int kWords>

@@ -27,7 +27,10 @@ class RaceWatch {
   uint32_t next_block() { return next_++; }
 
   // What is at `address` is no more.
-  void forget(uint64_t begin) { shadows_.erase(begin); }
+  void forget(uint64_t begin) {
+    shadows_.erase(begin);
+    last_ = nullptr;
+  }
 
   // Throws Fault. [begin, end): the region that the bytes lie in.
   void note(uint64_t begin, uint64_t end, uint64_t address, uint32_t bytes, const Agent &agent,
@@ -55,6 +58,8 @@ class RaceWatch {
   bool over(uint64_t code) const;  // nobody, or of an earlier launch
 
   std::map<uint64_t, Shadow> shadows_;
+  Shadow *last_ = nullptr;  // of the region that began at last_begin_
+  uint64_t last_begin_ = 0;
   uint32_t first_ = 1, next_ = 1;  // blocks of this launch: first_ and following
 };
 

@@ -139,20 +139,24 @@ void prepare_range(Instruction &i) {
 
 template <class F>
 void run_carry(Wave &w, const Instruction &i) {
-  u32 a[64], b[64], r[64];
+  u32 a[64] = {}, b[64] = {}, r[64];
   const u32 *s0 = fetch(w, i[2], a), *s1 = fetch(w, i[3], b);
   const u64 in = i.operands.size() > 4 ? w.mask(i[4]) : 0;
-  u64 exec = w.exec(), out = 0;
+  u64 exec = w.exec();
   if (i.dpp.kind != Dpp::none) {
     exec = apply_dpp(w, i, s0, a, exec);
     s0 = a;
   }
-  for (int l = 0; l < w.lanes; l++) {
+  // Of 64 lanes, whatever the wave has: a compiler unrolls that.
+  u64 over[64], out = 0;
+#pragma GCC ivdep
+  for (unsigned l = 0; l < 64; l++) {
     // 33 bits: the upper one is the carry, or the borrow.
-    const u64 x = F{}(s0[l], s1[l], u64{active(in, l)});
+    const u64 x = F{}(s0[l], s1[l], in >> l & 1);
     r[l] = static_cast<u32>(x);
-    out |= (x >> 32 & 1) << l;
+    over[l] = (x >> 32 & 1) << l;
   }
+  for (unsigned l = 0; l < 64; l++) out |= over[l];
   store(w, i, i[0], r, exec);
   w.set_mask(i[1], out & exec);
 }

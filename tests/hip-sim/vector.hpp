@@ -105,6 +105,10 @@ void store(Wave &w, const Instruction &i, const Operand &to, R *r, u64 exec) {
   Part part = i.dst_part;
   if (to.part != Part::whole) part = to.part;
   if (sizeof(R) == 4 && part == Part::whole) {
+    if (exec == w.all()) {
+      std::memcpy(d, r, static_cast<size_t>(n) * 4);
+      return;
+    }
     for (int l = 0; l < n; l++) d[l] = active(exec, l) ? static_cast<u32>(to_bits(r[l])) : d[l];
     return;
   }

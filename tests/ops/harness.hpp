@@ -26,13 +26,13 @@ struct Options {
   int threads = 0;
   int fresh = 40;
   bool quick = false, bench = false, list = false;
-  bool brief = false;         // two runs of a case that is not quick, and nothing more of it
-  int share = 0, shares = 1;  // of the cases that are not quick: every so-manieth
-  int part = 0, parts = 1;    // of all: every so-manieth case of sdpa, the rest in the first part
-  bool pretend = false;       // a pretended device's memory, with the CPU backend
-  bool separate = false;      // for compute-sanitizer: see make_cuda_memory
-  bool in_process = false;    // no child process
-  int timeout = 60;           // seconds without a word from the child
+  bool brief = false;       // two runs of a case that is not quick, and nothing more of it
+  double work = 0;          // the most multiplications of a case that is not quick; 0: any
+  int part = 0, parts = 1;  // of all: every so-manieth case of sdpa, the rest in the first part
+  bool pretend = false;     // a pretended device's memory, with the CPU backend
+  bool separate = false;    // for compute-sanitizer: see make_cuda_memory
+  bool in_process = false;  // no child process
+  int timeout = 60;         // seconds without a word from the child
   size_t memory = size_t{2} << 30;
   std::string json;
 };

@@ -36,20 +36,21 @@ int main(int argc, char **argv) {
   app.add_flag("--brief", options.brief,
                "for an interpreted device: cases that are not of the quick subset run twice, and "
                "threads execute once");
-  std::string share, part;
+  std::string part;
   const auto is_share = [](const std::string &text) {
     int k = 0, n = 0;
     const bool good = std::sscanf(text.c_str(), "%d/%d", &k, &n) == 2 && 1 <= k && k <= n;
     return good ? std::string() : "must be K/N with 1 <= K <= N";
   };
-  app.add_option(
-         "--share", share,
-         "K/N: of the cases that are not of the quick subset only every N-th, from the K-th")
-      ->check(is_share);
   app.add_option("--part", part,
                  "K/N: of all cases of sdpa only every N-th, from the K-th; the first part has the "
                  "other operations, too")
       ->check(is_share);
+  app.add_option(
+         "--work", options.work,
+         "but for the quick subset, references run only cases of at most so many multiplications, "
+         "others of five times as many; 0: all")
+      ->check(CLI::NonNegativeNumber);
   app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
   app.add_flag("--list", options.list, "only print the names of cases");
   app.add_flag("--in-process", options.in_process,
@@ -65,10 +66,6 @@ int main(int argc, char **argv) {
   app.add_option("--json", options.json, "write all results to this file");
   app.set_version_flag("--version", std::string(attn_version_string()));
   CLI11_PARSE(app, argc, argv);
-  if (!share.empty()) {
-    std::sscanf(share.c_str(), "%d/%d", &options.share, &options.shares);
-    options.share--;
-  }
   if (!part.empty()) {
     std::sscanf(part.c_str(), "%d/%d", &options.part, &options.parts);
     options.part--;

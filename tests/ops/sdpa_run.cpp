@@ -1,6 +1,8 @@
 // Runs sdpa cases on every implementation that serves them.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
+#include <string_view>
 #include <thread>
 
 #include "allocations.hpp"
@@ -329,6 +331,25 @@ bool may_be_missing(const Session &session, const SdpaCase &c, int32_t status) {
          status == ATTN_ERROR_UNSUPPORTED;
 }
 
+// Multiplications of a case.
+double work_of(const SdpaCase &c) {
+  if (c.sq.empty() || c.sk.empty()) return 0;
+  double pairs = 0;
+  for (size_t b = 0; b < c.sq.size(); b++) {
+    pairs += static_cast<double>(c.sq[b]) * static_cast<double>(c.sk[std::min(b, c.sk.size() - 1)]);
+  }
+  return pairs * c.hq * (c.dqk + (c.dv == 0 ? c.dqk : c.dv));
+}
+
+// Whether a case is larger than --work allows. References multiply one by one; others take at most
+// a fifth of the time for it on an interpreter.
+constexpr double kQuicker = 5;
+bool too_large(const Session &session, const SdpaCase &c, std::string_view implementation) {
+  const double most = session.options.work;
+  if (most == 0 || c.quick) return false;
+  return work_of(c) > (implementation.ends_with("/reference") ? most : kQuicker * most);
+}
+
 void check_case(Session &session, const SdpaCase &c, int round) {
   const uint64_t seed = session.seed_of(c.name, round);
   SdpaCall call(c, seed);
@@ -363,11 +384,18 @@ void check_case(Session &session, const SdpaCase &c, int round) {
     attn_plan_implementation(plan.get(), i, &name, nullptr);
     if (!session.options.implementation.empty() && session.options.implementation != name) continue;
     any = true;
+    if (too_large(session, c, name)) {
+      session.not_served(c.name, "larger than --work says, for a reference");
+      continue;
+    }
     if (!session.begin(c.name, name)) continue;
     nlohmann::json extra = nlohmann::json::object();
+    const auto start = std::chrono::steady_clock::now();
     try {
       auto runner = std::make_unique<Runner>(session, call, session.context(), name);
       const std::string result = verdict(session, c, seed, call, name, *runner, extra);
+      const std::chrono::duration<double> spent = std::chrono::steady_clock::now() - start;
+      extra["seconds"] = spent.count();
       session.report(c.name, name, result, std::move(extra));
       if (result.empty() && runner->captured()) captured.emplace_back(name, std::move(runner));
     } catch (const DeviceError &e) {
@@ -387,20 +415,6 @@ void check_case(Session &session, const SdpaCase &c, int round) {
 
 }  // namespace
 
-namespace {
-
-// Multiplications of a case; an interpreter takes a second for the most that it is given.
-constexpr double kMostInBrief = 2e7;
-double work_of(const SdpaCase &c) {
-  double pairs = 0;
-  for (size_t b = 0; b < c.sq.size(); b++) {
-    pairs += static_cast<double>(c.sq[b]) * static_cast<double>(c.sk[std::min(b, c.sk.size() - 1)]);
-  }
-  return pairs * c.hq * (c.dqk + (c.dv == 0 ? c.dqk : c.dv));
-}
-
-}  // namespace
-
 void run_sdpa(Session &session) {
   std::vector<SdpaCase> rows = sdpa_named_cases();
   const auto add = [&](std::vector<SdpaCase> more) {
@@ -409,23 +423,20 @@ void run_sdpa(Session &session) {
   add(sdpa_dim_cases());
   add(sdpa_pair_cases());
   add(sdpa_fresh_cases(session.options.seed, session.options.fresh));
-  int passed_over = 0, number = 0;
+  int number = 0;
   std::erase_if(rows, [&](const SdpaCase &c) {
     if (number++ % session.options.parts != session.options.part) return true;
-    if (!c.quick && passed_over++ % session.options.shares != session.options.share) return true;
     if (session.options.quick && !c.quick) return true;
     if (session.options.bench && session.options.filters.empty() && !c.bench) return true;
     return !session.wanted(c.name) &&
            !(c.finite && session.wanted(c.name + "/finite-differences")) &&
            !session.wanted(c.name + "/changed-lengths");
   });
-  if (session.options.brief && !session.options.list) {
-    std::erase_if(rows, [&](const SdpaCase &c) {
-      const bool too_large = !c.sq.empty() && !c.sk.empty() && work_of(c) > kMostInBrief;
-      if (too_large) session.not_served(c.name, "--brief: too large for an interpreted device");
-      return too_large;
-    });
-  }
+  std::erase_if(rows, [&](const SdpaCase &c) {
+    if (!too_large(session, c, "any")) return false;
+    if (!session.options.list) session.not_served(c.name, "larger than --work says");
+    return true;
+  });
   if (session.options.list) {
     for (const SdpaCase &c : rows) std::printf("%s\n", c.name.c_str());
     return;

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from typing import Callable
 
-from tools.dev.run import ROOT, Count, say, suite
+from tools.dev.run import ROOT, Count, run, say, suite
 
 RELEASE = ROOT / "build/release"
 MESON = [sys.executable, "-m", "mesonbuild.mesonmain"]
@@ -67,6 +67,26 @@ def cuda(build):
     return count
 
 
+def debian_hip():
+    """The folder of Debian's HIP runtime, version 5, and of the libraries that it needs: unpacked, not
+    installed, so that no other test finds it. None if this release has no such package."""
+    package, folder = "libamdhip64-5", ROOT / "build/debian-hip"
+    if not any(folder.glob("usr/lib/*/libamdhip64.so.5")):
+        if subprocess.run(["apt-cache", "show", package], capture_output=True,
+                          check=False).returncode != 0:
+            return None
+        _, listed = run("what Debian's HIP runtime needs",
+                        ["apt-get", "install", "--simulate", "--reinstall",
+                         "--no-install-recommends", package])
+        names = [line.split()[1] for line in listed.splitlines() if line.startswith("Inst ")]
+        folder.mkdir(parents=True, exist_ok=True)
+        # apt compares each package with the checksum that the signed list of packages has.
+        run("downloading Debian's HIP runtime", ["apt-get", "-qq", "download", *names], cwd=folder)
+        for archive in folder.glob("*.deb"):
+            run(f"unpacking {archive.name}", ["dpkg-deb", "--extract", archive, folder])
+    return next(folder.glob("usr/lib/*/libamdhip64.so.5")).parent
+
+
 def hip(build):
     path = build()
     runtime = path / "tests/hip-sim"
@@ -82,7 +102,15 @@ def hip(build):
                    [runtime / "hip-sim-controls", runtime], "plain", env=env)
     count += suite("host code", [*MESON, "test", "-C", path, "--no-rebuild", "--print-errorlogs",
                                  "hip host code*"], "meson")
+    if debian := debian_hip():
+        count += suite("host code with Debian's runtime, and no device",
+                       [runtime / "hip-host", "debian"], "plain", env={"LD_LIBRARY_PATH": debian})
+    else:
+        say("  NOT RUN: host code with Debian's runtime: this release has no libamdhip64-5")
     count += suite("code objects", [sys.executable, tests / "contents.py", path], "plain")
+    count += suite("mistakes in kernels",
+                   [sys.executable, tests / "mistakes.py", path / "tests/ops/attn-check", runtime,
+                    path], "plain")
     count += suite("attn-check on five architectures",
                    [sys.executable, tests / "check.py", path / "tests/ops/attn-check", runtime],
                    "plain")

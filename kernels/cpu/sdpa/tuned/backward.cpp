@@ -93,7 +93,7 @@ size_t carve(const sdpa::Problem &problem, int threads, Carver carver, BackwardE
 // weight, which how many they are decides; with either, its q may be what must not reach keys that
 // it does not see, not even times a weight of 0. Rare enough to leave the call to the reference.
 bool has_special_rows(const sdpa::Problem &problem, const sdpa::Call &call,
-                       const SequenceTable &sequences) {
+                      const SequenceTable &sequences) {
   const QueryView lse = query_view(call.args.lse, false);
   for (int64_t b = 0; b < call.batch; b++) {
     const Sequence s = sequences.sequence(b);
