@@ -50,7 +50,8 @@ def main() -> int:
         tasks = []
         for architecture in ARCHITECTURES:
             work = MOST_WORK_IN_FULL if os.environ.get("ATTN_HIP_FULL") else MOST_WORK
-            options = ["--seed", str(arguments.seed), "--work", str(work)]
+            options = ["--seed", str(arguments.seed), "--work", str(work),
+                       "--timeout", "900"]  # seconds of one case
             tasks.append(pool.submit(check, arguments.program, arguments.runtime, architecture,
                                      options))
         for task in concurrent.futures.as_completed(tasks):

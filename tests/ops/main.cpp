@@ -48,8 +48,8 @@ int main(int argc, char **argv) {
       ->check(is_share);
   app.add_option(
          "--work", options.work,
-         "but for the quick subset, references run only cases of at most so many multiplications, "
-         "others of five times as many; 0: all")
+         "references run only cases of at most so many multiplications, others, and the quick "
+         "subset, of five times as many; 0: all")
       ->check(CLI::NonNegativeNumber);
   app.add_flag("--bench", options.bench, "print times too; without --filter: cases made for that");
   app.add_flag("--list", options.list, "only print the names of cases");
