@@ -7,6 +7,7 @@
 #include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
+#include "backend/gpu/position_rules.hpp"
 #include "backend/gpu/split.hpp"
 #include "core/ceil_div.hpp"
 #include "core/dtype.hpp"
@@ -266,7 +267,7 @@ ForwardParams make_params(const Problem &p, const Call &call) {
   f.k = token_view(a.k);
   f.v = token_view(a.v);
   f.out = token_view(a.out);
-  f.rules = position_rules_32(p.d);
+  f.rules = gpu::position_rules_32(p.d);
   f.bottom_right = p.d.alignment == ATTN_ALIGN_BOTTOM_RIGHT ? 1 : 0;
   f.batch = static_cast<int32_t>(call.batch);
   f.total_q = call.total_q;
@@ -310,18 +311,6 @@ bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes) {
   return reinterpret_cast<uintptr_t>(view.data) % 16 == 0 && view.dim == 1 &&
          columns % chunk == 0 && view.outer % chunk == 0 && view.inner % chunk == 0 &&
          view.head % chunk == 0;
-}
-
-PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &d) {
-  constexpr int64_t kFar = 1 << 30;
-  const PositionRules rules = position_rules(d, 0, 0);
-  return {.seqlen_k = 0,
-          .offset = 0,
-          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
-          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
-          .chunk_size = static_cast<int32_t>(std::min(rules.chunk_size, kFar)),
-          .sink_tokens = static_cast<int32_t>(std::min(rules.sink_tokens, kFar)),
-          .causal = rules.causal};
 }
 
 Verdict forward_serves(const Problem &p, const Device &device) {

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "kernels/common/sequence.hpp"
-#include "kernels/common/visibility.hpp"
 #include "ops/sdpa/problem.hpp"
 
 namespace attn::cuda {
@@ -15,8 +14,5 @@ int32_t forward_launch(const sdpa::Problem &problem, const sdpa::Call &call, con
 
 // Whether rows of `columns` elements can be copied in pieces of 16 bytes.
 bool copies_whole(const TokenView &view, int64_t columns, int64_t bytes);
-
-// Positions are below 2^30, so rules that reach further may as well stop there.
-PositionRulesOf<int32_t> position_rules_32(const attn_sdpa_desc &desc);
 
 }  // namespace attn::cuda

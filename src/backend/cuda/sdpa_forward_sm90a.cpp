@@ -6,6 +6,7 @@
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
+#include "backend/gpu/position_rules.hpp"
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
 #include "kernels/cuda/common/softcap.hpp"
@@ -192,7 +193,7 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   f.k_view = token_view(a.k);
   f.v_view = token_view(a.v);
   f.out = token_view(a.out);
-  f.rules = position_rules_32(p.d);
+  f.rules = gpu::position_rules_32(p.d);
   f.bottom_right = p.d.alignment == ATTN_ALIGN_BOTTOM_RIGHT ? 1 : 0;
   f.batch = static_cast<int32_t>(call.batch);
   f.total_q = call.total_q;

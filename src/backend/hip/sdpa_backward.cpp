@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "backend/gpu/position_rules.hpp"
 #include "backend/gpu/sdpa_backward.hpp"
 #include "backend/hip/rows.hpp"
 #include "core/ceil_div.hpp"
@@ -59,18 +60,6 @@ int64_t blocks_of(const Problem &p, BackwardStep step, int64_t batch, int64_t ro
   return saturating_product({batch, heads, std::max<int64_t>(1, ceil_div(rows, kRows))});
 }
 
-PositionRulesOf<int32_t> rules_of(const attn_sdpa_desc &d) {
-  constexpr int64_t kFar = 1 << 30;  // sequences are shorter
-  const PositionRules rules = position_rules(d, 0, 0);
-  return {.seqlen_k = 0,
-          .offset = 0,
-          .window_left = static_cast<int32_t>(std::min(rules.window_left, kFar)),
-          .window_right = static_cast<int32_t>(std::min(rules.window_right, kFar)),
-          .chunk_size = static_cast<int32_t>(std::min(rules.chunk_size, kFar)),
-          .sink_tokens = static_cast<int32_t>(std::min(rules.sink_tokens, kFar)),
-          .causal = rules.causal};
-}
-
 // Whether the matrix kernels can read a call's rows and write its gradients.
 bool takes(const Problem &p, const gpu::SdpaBackwardParams &call) {
   for (const TokenView &t : {call.q, call.k, call.v, call.dout}) {
@@ -89,7 +78,7 @@ int32_t launch_matrix(const Problem &problem, const Call &call, const HipDevice 
   const bool ragged = queries ? problem.ragged_q() : problem.ragged_k();
   SdpaBackwardMatrixParams p = {};
   p.call = params;
-  p.rules = rules_of(problem.d);
+  p.rules = gpu::position_rules_32(problem.d);
   const int64_t rows = queries ? call.seqlen_q : call.seqlen_k;
   p.tiles = static_cast<int32_t>(std::max<int64_t>(1, ceil_div(rows, kRows)));
   // Behind the last sequence, ragged tensors may have tokens of none.
