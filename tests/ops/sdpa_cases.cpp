@@ -419,7 +419,7 @@ void many_queries(std::vector<SdpaCase> &rows) {
       rows.push_back(row);
     }
   }
-  // Each tile of the Hopper kernel; at 128 columns the number of keys decides between two.
+  // Each tile of the Hopper kernel that serves softcap and ALiBi.
   struct Tile {
     int32_t dqk, dv, keys;
   };

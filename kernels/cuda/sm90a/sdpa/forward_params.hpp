@@ -91,8 +91,8 @@ struct ForwardConfig {
   }
   ATTN_HD constexpr int32_t consumers() const { return block_m / 64; }  // warpgroups
   ATTN_HD constexpr int32_t threads() const { return 128 * (consumers() + 1); }
-  // Shared memory: stages of q, k and v; barriers, descriptions of work, the
-  // planner's own, and where pages are.
+  // Shared memory: stages of q, k and v; barriers, descriptions of work, the planner's own, and
+  // where pages are.
   static constexpr int32_t kBarrierBytes = 512, kWorkBytes = 128, kWorks = 4, kPlanBytes = 384,
                            kPlaceBytes = 512;
   ATTN_HD constexpr int32_t q_bytes() const { return block_m * 128 * blocks(head_dim_qk); }
