@@ -148,7 +148,7 @@ SdpaCall::SdpaCall(const SdpaCase &row, uint64_t seed) : SdpaCall(row) {
 
 void SdpaCall::lengths() {
   const auto side = [&](const std::vector<int32_t> &used, bool ragged, bool seqused, int32_t spare,
-                        MirroredVector<int32_t> &cu, MirroredVector<int32_t> &in_use,
+                        int32_t rest, MirroredVector<int32_t> &cu, MirroredVector<int32_t> &in_use,
                         int64_t &longest, int64_t &total, int64_t &extent) {
     extent = used.empty() ? 0 : *std::max_element(used.begin(), used.end());
     if (seqused) extent += spare;
@@ -159,13 +159,13 @@ void SdpaCall::lengths() {
       in_use.push_back(ragged || seqused ? n : static_cast<int32_t>(extent));
     }
     longest = extent;
-    total = cu.back();
+    total = cu.back() + rest;
   };
   const bool paged = c.page_size > 0;
   side(c.sq, c.q_layout == ATTN_LAYOUT_RAGGED, (c.flags & ATTN_SDPA_SEQUSED_Q) != 0, c.spare_q,
-       cu_q_, used_q_, max_q_, total_q_, extent_q_);
+       c.rest_q, cu_q_, used_q_, max_q_, total_q_, extent_q_);
   side(c.sk, c.kv_layout == ATTN_LAYOUT_RAGGED, paged || (c.flags & ATTN_SDPA_SEQUSED_K) != 0,
-       paged ? 0 : c.spare_k, cu_k_, used_k_, max_k_, total_k_, extent_k_);
+       paged ? 0 : c.spare_k, c.rest_k, cu_k_, used_k_, max_k_, total_k_, extent_k_);
   args.batch = batch_;
   if (c.q_layout == ATTN_LAYOUT_RAGGED) args.cu_seqlens_q = cu_q_.data();
   if (c.kv_layout == ATTN_LAYOUT_RAGGED) args.cu_seqlens_k = cu_k_.data();
@@ -193,9 +193,12 @@ void SdpaCall::describe() {
   desc.max_batch = batch_ + (c.loose_limits ? 3 : 0);
   desc.max_seqlen_q = max_q_ + (c.loose_limits ? 7 : 0);
   desc.max_seqlen_k = max_k_ + (c.loose_limits ? 9 : 0);
-  if (c.loose_limits) {
-    if (c.q_layout == ATTN_LAYOUT_RAGGED) desc.max_total_q = total_q_ + 5;
-    if (c.kv_layout == ATTN_LAYOUT_RAGGED) desc.max_total_k = total_k_ + 5;
+  const int64_t beyond = c.loose_limits ? 5 : 0;
+  if (c.q_layout == ATTN_LAYOUT_RAGGED && (c.loose_limits || c.rest_q > 0)) {
+    desc.max_total_q = total_q_ + beyond;
+  }
+  if (c.kv_layout == ATTN_LAYOUT_RAGGED && (c.loose_limits || c.rest_k > 0)) {
+    desc.max_total_k = total_k_ + beyond;
   }
   desc.softmax_scale = c.scale != 0 ? c.scale : 1 / std::sqrt(static_cast<float>(c.dqk));
   desc.softcap = c.softcap;

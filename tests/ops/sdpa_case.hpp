@@ -41,6 +41,7 @@ struct SdpaCase {
   // The lengths of each sequence. Dense without SEQUSED: all alike.
   std::vector<int32_t> sq = {8}, sk = {16};
   int32_t spare_q = 0, spare_k = 0;  // with SEQUSED: places beyond the longest that are not used
+  int32_t rest_q = 0, rest_k = 0;    // ragged: tokens after the last sequence
   bool loose_limits = false;         // limits in the descriptor beyond what the call uses
   float scale = 0;                   // 0: 1/sqrt(dqk)
   float softcap = 0;

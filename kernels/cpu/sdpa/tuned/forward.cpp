@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/ceil_div.hpp"
 #include "core/workspace.hpp"
 #include "kernels/cpu/common/device.hpp"
 #include "kernels/cpu/sdpa/tuned/forward_call.hpp"
@@ -121,18 +122,21 @@ int32_t forward_launch(const sdpa::Problem &problem, const sdpa::Call &inputs, c
       longest = std::max<int64_t>(longest, offsets[i + 1] - offsets[i]);
     }
     tokens = inputs.batch > 0 ? offsets[inputs.batch] : 0;
+    call.rest = tokens;
+    call.rest_tokens = inputs.total_q - tokens;
   }
   const int64_t heads = inputs.batch * d.num_kv_heads;
-  const int64_t rows = longest * call.group;
-  if (heads == 0 || rows == 0) return ATTN_OK;
+  const int64_t rows = longest * call.group, rest_rows = call.rest_tokens * call.group;
+  const int64_t most_rows = std::max(rows, rest_rows);
+  if (most_rows == 0) return ATTN_OK;
   // Enough tasks for the threads to end together, if need be of fewer rows.
-  call.rows_per_task = std::min(b.rows_per_task, round_up(rows, target.panel));
+  call.rows_per_task = std::min(b.rows_per_task, round_up(most_rows, target.panel));
   while (pool.num_threads() > 1 && call.rows_per_task > target.panel &&
          tokens * call.group * d.num_kv_heads / call.rows_per_task < 4 * pool.num_threads()) {
     call.rows_per_task = round_up(call.rows_per_task / 2, target.panel);
   }
-  call.levels = (rows + call.rows_per_task - 1) / call.rows_per_task;
-  pool.parallel_for(heads * call.levels,
+  call.levels = ceil_div(rows, call.rows_per_task);
+  pool.parallel_for(heads * call.levels + d.num_kv_heads * ceil_div(rest_rows, call.rows_per_task),
                     [&](int64_t task, int thread) { target.task(call, task, thread); });
   return ATTN_OK;
 }

@@ -38,6 +38,8 @@ struct ForwardCall {
   int key_block;
   int64_t rows_per_task;  // a multiple of the panel
   int64_t levels;         // tasks a (sequence, key head)
+  // Ragged q: tokens after the last sequence are padding, too. Their tasks follow all others.
+  int64_t rest = 0, rest_tokens = 0;
   ForwardScratch scratch;
   float *thread_scratch;  // [threads][scratch.floats]
 };

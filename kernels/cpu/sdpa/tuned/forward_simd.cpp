@@ -575,8 +575,8 @@ HWY_NOINLINE void output_rows_careful(const KeyBlock &block, int64_t from, int64
 // ---- A panel -----------------------------------------------------------------------------------
 
 void set_row(const Task &t, PanelState &p, size_t r, int64_t query, int64_t head) {
-  Band band = band_of(t.rules, query);
-  if (query >= t.seqlen_q) band = {0, 0, 0};  // a padding query
+  const bool padding = query >= t.seqlen_q;
+  const Band band = padding ? Band{0, 0, 0} : band_of(t.rules, query);
   p.query[r] = static_cast<int32_t>(query);
   p.head[r] = static_cast<int32_t>(head);
   p.begin[r] = static_cast<int32_t>(band.begin);
@@ -585,6 +585,7 @@ void set_row(const Task &t, PanelState &p, size_t r, int64_t query, int64_t head
   p.position[r] = static_cast<float>(query + t.rules.offset);
   p.slope[r] = 0;
   p.segment[r] = 0;
+  if (padding) return;  // no sequence's slopes and ids are its own
   if (t.has(ATTN_SDPA_ALIBI)) {
     const attn_tensor &x = t.a.alibi_slopes;
     const int64_t i = x.rank == 2 ? t.b * x.stride[0] + head * x.stride[1] : head * x.stride[0];
@@ -779,17 +780,25 @@ void forward_task(const ForwardCall &call, int64_t number, int thread) {
   const attn_sdpa_args &a = *call.args;
   // The last rows of every sequence first: under a causal mask they are the longest.
   const int64_t heads = call.batch * d.num_kv_heads;
-  const int64_t level = number / heads;
-  const int64_t b = number % heads / d.num_kv_heads;
+  const bool rest = number >= heads * call.levels;
+  const int64_t level = rest ? (number - heads * call.levels) / d.num_kv_heads : number / heads;
+  const int64_t b = rest ? call.batch : number % heads / d.num_kv_heads;
   float *scratch = call.thread_scratch + static_cast<size_t>(thread) * call.scratch.floats;
   const ForwardScratch &at = call.scratch;
 
-  const bool ragged_q = d.q_layout == ATTN_LAYOUT_RAGGED;
-  const int64_t q_token = ragged_q ? a.cu_seqlens_q[b] : 0;
-  const int64_t q_extent = ragged_q ? a.cu_seqlens_q[b + 1] - q_token : call.seqlen_q;
-  const int64_t seqlen_q =
-      (d.flags & ATTN_SDPA_SEQUSED_Q) != 0 ? std::min<int64_t>(a.seqused_q[b], q_extent) : q_extent;
-  const int64_t seqlen_k = length_of(a, d, b, call.seqlen_k);
+  int64_t q_token = 0, q_extent = call.seqlen_q, seqlen_q = 0, seqlen_k = 0;
+  if (rest) {
+    q_token = call.rest;
+    q_extent = call.rest_tokens;
+  } else {
+    if (d.q_layout == ATTN_LAYOUT_RAGGED) {
+      q_token = a.cu_seqlens_q[b];
+      q_extent = a.cu_seqlens_q[b + 1] - q_token;
+    }
+    seqlen_q = (d.flags & ATTN_SDPA_SEQUSED_Q) != 0 ? std::min<int64_t>(a.seqused_q[b], q_extent)
+                                                    : q_extent;
+    seqlen_k = length_of(a, d, b, call.seqlen_k);
+  }
   const Task t{
       call,
       d,
@@ -800,7 +809,7 @@ void forward_task(const ForwardCall &call, int64_t number, int thread) {
       q_extent,
       seqlen_q,
       seqlen_k,
-      d.kv_layout == ATTN_LAYOUT_RAGGED ? a.cu_seqlens_k[b] : 0,
+      !rest && d.kv_layout == ATTN_LAYOUT_RAGGED ? a.cu_seqlens_k[b] : 0,
       position_rules(d, seqlen_q, seqlen_k),
       scratch,
       scratch + at.s,
