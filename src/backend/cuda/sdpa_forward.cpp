@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <iterator>
 
-#include "backend/cuda/block_map.hpp"
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/merge.hpp"
+#include "backend/gpu/block_map.hpp"
 #include "backend/gpu/position_rules.hpp"
 #include "backend/gpu/split.hpp"
 #include "core/ceil_div.hpp"
@@ -21,13 +21,20 @@ namespace attn::cuda {
 #define ATTN_VARIANT(entry, begin, end, ...) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/cuda/sm80/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_IMAGE(entry, begin, end)
+#include "kernels/cuda/sm80/sdpa/block_map_table.inc"
+#undef ATTN_VARIANT
 
 namespace {
 
 using sdpa::Call;
 using sdpa::Problem;
 
-constexpr size_t kMostBlockBits = size_t{1} << 30;
+constexpr Kernel kBlockMap =
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_KERNEL(entry)
+#include "kernels/cuda/sm80/sdpa/block_map_table.inc"
+#undef ATTN_VARIANT
+    ;
 
 enum class Element { fp16, bf16, fp32, tf32 };
 // Kinds of the kernel: see kernels/cuda/sm80/sdpa/forward/variant.cuh.
@@ -175,7 +182,7 @@ struct Workspace {
 Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &carver) {
   Workspace w;
   w.partial = gpu::carve_partial(p, g.num_splits, total_q, carver);
-  w.block_bits = carver.take<char>(static_cast<int64_t>(block_map_bytes(p)));
+  w.block_bits = carver.take<char>(static_cast<int64_t>(gpu::block_map_bytes(p)));
   return w;
 }
 
@@ -326,7 +333,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
        p.d.out_dtype != ATTN_DTYPE_BF16)) {
     return Verdict::refuses("out is quantised");
   }
-  if (block_map_bytes(p) > kMostBlockBits) {
+  if (gpu::block_map_bytes(p) > gpu::kMostBlockBytes) {
     return Verdict::refuses("the block lists' bits would take more than 1 GiB of workspace");
   }
   const Geometry g = planned_geometry(p, cuda_of(device));
@@ -362,7 +369,7 @@ int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink 
     status = cuda.load(variant->kernel, static_cast<uint32_t>(smem_bytes(*variant)), error);
   }
   if (status == ATTN_OK && g.num_splits > 1) status = load_combine(cuda, error);
-  if (status == ATTN_OK && p.has(ATTN_SDPA_BLOCK_SPARSE)) status = load_block_map(cuda, error);
+  if (status == ATTN_OK && p.has(ATTN_SDPA_BLOCK_SPARSE)) status = cuda.load(kBlockMap, 0, error);
   return status;
 }
 
@@ -425,7 +432,7 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
                                  smem_bytes(*g.variant, f.bias.dtype == ATTN_DTYPE_FP32 ? 4 : 2))};
   int32_t status = ATTN_OK;
   if (p.has(ATTN_SDPA_BLOCK_SPARSE)) {
-    const BlockMap map = block_map(p, call, w.block_bits);
+    const gpu::BlockMap map = gpu::block_map(p, call, w.block_bits);
     f.options |= kForwardBlocks;
     f.block_bits = map.bits;
     f.block_batch = map.batch;
@@ -433,7 +440,7 @@ int32_t forward_launch(const Problem &p, const Call &call, const Device &device,
     f.block_row = map.row;
     f.block_size_q = p.d.block_size_q;
     f.block_size_k = p.d.block_size_k;
-    status = write_block_map(cuda, p, call, map, resources.stream, error);
+    status = gpu::write_block_map(cuda, kBlockMap, p, call, map, resources.stream, error);
     if (status != ATTN_OK) return status;
   }
   status = cuda.launch(g.variant->kernel, shape, &f, resources.stream, error);

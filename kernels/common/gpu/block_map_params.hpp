@@ -5,7 +5,9 @@
 
 #include "kernels/common/query.hpp"
 
-namespace attn::cuda {
+namespace attn::gpu {
+
+inline constexpr uint32_t kBlockMapThreads = 128;
 
 struct BlockMapParams {
   BlockLists lists;
@@ -18,4 +20,4 @@ struct BlockMapParams {
   int32_t words;  // of a row
 };
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu

@@ -5,10 +5,12 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "backend/cuda/device.hpp"
+#include "backend/gpu/device.hpp"
 #include "ops/sdpa/problem.hpp"
 
-namespace attn::cuda {
+namespace attn::gpu {
+
+inline constexpr size_t kMostBlockBytes = size_t{1} << 30;  // of a map
 
 // Where the bits of (sequence b, head h, query block r) are: words b * batch + h * head + r * row
 // and following; bit n of word w is key block 32 w + n. 0 strides where lists are shared.
@@ -20,14 +22,12 @@ struct BlockMap {
 // Bytes that the map of any call of the problem takes at most; 0 if it is not block-sparse.
 size_t block_map_bytes(const sdpa::Problem &problem);
 
-int32_t load_block_map(const CudaDevice &device, const ErrorSink &error);
-
 // The map of a call in `memory`, of block_map_bytes(). Does nothing on the device.
 BlockMap block_map(const sdpa::Problem &problem, const sdpa::Call &call, void *memory);
 
-// Writes it, on the stream.
-int32_t write_block_map(const CudaDevice &device, const sdpa::Problem &problem,
-                        const sdpa::Call &call, const BlockMap &map, attn_stream stream,
-                        const ErrorSink &error);
+// Writes it, on the stream, by a backend's build of the kernel.
+int32_t write_block_map(const GpuDevice &device, const Kernel &kernel,
+                        const sdpa::Problem &problem, const sdpa::Call &call, const BlockMap &map,
+                        attn_stream stream, const ErrorSink &error);
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu

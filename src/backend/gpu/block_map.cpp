@@ -1,28 +1,14 @@
-#include "backend/cuda/block_map.hpp"
+#include "backend/gpu/block_map.hpp"
 
 #include <algorithm>
 
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
-#include "kernels/cuda/sm80/sdpa/block_map_params.hpp"
+#include "kernels/common/gpu/block_map_params.hpp"
 
-namespace attn::cuda {
-
-#define ATTN_VARIANT(entry, begin, end, threads) ATTN_GPU_IMAGE(entry, begin, end)
-#include "kernels/cuda/sm80/sdpa/block_map_table.inc"
-#undef ATTN_VARIANT
+namespace attn::gpu {
 
 namespace {
-
-struct Variant {
-  Kernel kernel;
-  uint32_t threads;
-};
-constexpr Variant kVariants[] = {
-#define ATTN_VARIANT(entry, begin, end, threads) {ATTN_GPU_KERNEL(entry), threads},
-#include "kernels/cuda/sm80/sdpa/block_map_table.inc"
-#undef ATTN_VARIANT
-};
 
 // Extents of a call's map.
 struct Extents {
@@ -50,19 +36,15 @@ size_t block_map_bytes(const sdpa::Problem &problem) {
                           words, int64_t{sizeof(uint32_t)}}));
 }
 
-int32_t load_block_map(const CudaDevice &device, const ErrorSink &error) {
-  return device.load(kVariants[0].kernel, 0, error);
-}
-
 BlockMap block_map(const sdpa::Problem &problem, const sdpa::Call &call, void *memory) {
   const Extents e(problem, call);
   return {static_cast<uint32_t *>(memory), e.shared_batch ? 0 : e.heads * e.rows * e.words,
           e.shared_heads ? 0 : e.rows * e.words, e.words};
 }
 
-int32_t write_block_map(const CudaDevice &device, const sdpa::Problem &problem,
-                        const sdpa::Call &call, const BlockMap &map, attn_stream stream,
-                        const ErrorSink &error) {
+int32_t write_block_map(const GpuDevice &device, const Kernel &kernel,
+                        const sdpa::Problem &problem, const sdpa::Call &call, const BlockMap &map,
+                        attn_stream stream, const ErrorSink &error) {
   const Extents e(problem, call);
   BlockMapParams p = {};
   p.lists = block_lists(call.args.block_counts, call.args.block_indices);
@@ -76,9 +58,9 @@ int32_t write_block_map(const CudaDevice &device, const sdpa::Problem &problem,
   const int64_t maps = e.words == 0 ? 0 : e.batch * e.heads * e.rows;
   const LaunchShape shape = {
       .grid = {static_cast<uint32_t>(std::min<int64_t>(maps, INT32_MAX)), 1, 1},
-      .threads = kVariants[0].threads,
+      .threads = kBlockMapThreads,
       .dynamic_smem = 0};
-  return device.launch(kVariants[0].kernel, shape, &p, stream, error);
+  return device.launch(kernel, shape, &p, stream, error);
 }
 
-}  // namespace attn::cuda
+}  // namespace attn::gpu
