@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT / "tools/build"))
 import hip_kernels  # noqa: E402
 
 # Waves of a SIMD that a kernel's registers must leave room for.
-OCCUPANCY = {"reference": 2, "backward_matrix": 2, "backward": 2, "forward_any_plain": 3, "merge": 3, "forward": 2}
+OCCUPANCY = {"reference": 2, "backward_matrix": 2, "backward": 2, "forward_any_plain": 3, "merge": 3,
+             "forward": 2, "block_map": 8}
 LDS = {"gfx950": 160 * 1024}
 
 

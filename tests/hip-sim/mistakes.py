@@ -22,9 +22,13 @@ import hip_kernels  # noqa: E402
 
 # A kernel's table, its variant, the case and the implementation that are run.
 KERNELS = {
-    "forward": ("kernels/hip/any/sdpa/forward.toml", "plain", "full", "hip/sdpa/forward/matrix"),
-    "dq": ("kernels/hip/any/sdpa/backward_matrix.toml", "dq", "backward", "hip/sdpa/backward/matrix"),
-    "keys": ("kernels/hip/any/sdpa/backward_matrix.toml", "keys", "backward",
+    "forward": ("kernels/hip/any/sdpa/forward.toml", "plain", "dims/bf16-{dim}-full",
+                "hip/sdpa/forward/matrix"),
+    "listed": ("kernels/hip/any/sdpa/forward.toml", "general", "option/blocks-bf16",
+               "hip/sdpa/forward/matrix"),
+    "dq": ("kernels/hip/any/sdpa/backward_matrix.toml", "dq", "dims/bf16-{dim}-backward",
+           "hip/sdpa/backward/matrix"),
+    "keys": ("kernels/hip/any/sdpa/backward_matrix.toml", "keys", "dims/bf16-{dim}-backward",
              "hip/sdpa/backward/matrix"),
 }
 TILE, STAGED = "kernels/hip/common/tile.hpp", "kernels/hip/common/staged.hpp"
@@ -52,6 +56,11 @@ MISTAKES = {
                                   "shared.products[0]", 128, TWO, RACE),
     "one wave's products left out": ("forward", FORWARD, "for (int wave = 0; wave < kWaves; wave++)",
                                      "for (int wave = 1; wave < kWaves; wave++)", 128, TWO, ""),
+    "none in lists of blocks": ("listed", FORWARD, "", "", 128, TWO, None),
+    "a list not looked at": ("listed", FORWARD, "listed.contains(j) && ",
+                              "(listed.contains(j) || true) && ", 128, TWO, ""),
+    "buffers that take turns by tile": ("listed", FORWARD, "parity ^= 1;", "parity = n & 1;", 128, TWO,
+                                        RACE),
     "none in dq": ("dq", BACKWARD, "", "", 128, TWO, None),
     "none in dk and dv": ("keys", BACKWARD, "", "", 128, TWO, None),
     "sums that are read too late": (
@@ -95,7 +104,7 @@ def main() -> int:
                 code.write_bytes(data)
                 done = subprocess.run(
                     [program, "--backend", "hip", "--brief", "--seed", "1", "--filter",
-                     f"=sdpa/dims/bf16-{dim}-{case}", "--implementation", implementation],
+                     "=sdpa/" + case.format(dim=dim), "--implementation", implementation],
                     capture_output=True, text=True, check=False, errors="replace",
                     env={**os.environ, "LD_LIBRARY_PATH": str(runtime),
                          "HIP_SIM_ARCH": architecture, "HIP_SIM_ORDER": "random",

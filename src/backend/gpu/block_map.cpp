@@ -42,9 +42,9 @@ BlockMap block_map(const sdpa::Problem &problem, const sdpa::Call &call, void *m
           e.shared_heads ? 0 : e.rows * e.words, e.words};
 }
 
-int32_t write_block_map(const GpuDevice &device, const Kernel &kernel,
-                        const sdpa::Problem &problem, const sdpa::Call &call, const BlockMap &map,
-                        attn_stream stream, const ErrorSink &error) {
+int32_t write_block_map(const GpuDevice &device, const Kernel &kernel, const sdpa::Problem &problem,
+                        const sdpa::Call &call, const BlockMap &map, attn_stream stream,
+                        const ErrorSink &error) {
   const Extents e(problem, call);
   BlockMapParams p = {};
   p.lists = block_lists(call.args.block_counts, call.args.block_indices);

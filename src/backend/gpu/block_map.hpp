@@ -26,8 +26,8 @@ size_t block_map_bytes(const sdpa::Problem &problem);
 BlockMap block_map(const sdpa::Problem &problem, const sdpa::Call &call, void *memory);
 
 // Writes it, on the stream, by a backend's build of the kernel.
-int32_t write_block_map(const GpuDevice &device, const Kernel &kernel,
-                        const sdpa::Problem &problem, const sdpa::Call &call, const BlockMap &map,
-                        attn_stream stream, const ErrorSink &error);
+int32_t write_block_map(const GpuDevice &device, const Kernel &kernel, const sdpa::Problem &problem,
+                        const sdpa::Call &call, const BlockMap &map, attn_stream stream,
+                        const ErrorSink &error);
 
 }  // namespace attn::gpu

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <iterator>
 
+#include "backend/gpu/block_map.hpp"
 #include "backend/gpu/device.hpp"
 #include "backend/gpu/split.hpp"
 #include "backend/hip/merge.hpp"
@@ -17,6 +18,9 @@ namespace attn::hip {
 
 #define ATTN_VARIANT(entry, begin, end, kind, element, head_dim) ATTN_GPU_IMAGE(entry, begin, end)
 #include "kernels/hip/any/sdpa/forward_table.inc"
+#undef ATTN_VARIANT
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_IMAGE(entry, begin, end)
+#include "kernels/hip/any/sdpa/block_map_table.inc"
 #undef ATTN_VARIANT
 
 namespace {
@@ -40,6 +44,11 @@ constexpr Variant kVariants[] = {
 #include "kernels/hip/any/sdpa/forward_table.inc"
 #undef ATTN_VARIANT
 };
+constexpr gpu::Kernel kBlockMap =
+#define ATTN_VARIANT(entry, begin, end, element) ATTN_GPU_KERNEL(entry)
+#include "kernels/hip/any/sdpa/block_map_table.inc"
+#undef ATTN_VARIANT
+    ;
 constexpr int32_t kRows = 16;  // of a tile, which is what a block has
 constexpr int32_t kKeys = 16;  // of a tile
 static_assert(sizeof(SdpaForwardParams) <= 4096);
@@ -48,9 +57,10 @@ static_assert(sizeof(SdpaForwardParams) <= 4096);
 Kind kind_of(const Problem &p) {
   constexpr uint64_t kGeneralFlags = ATTN_SDPA_MASK | ATTN_SDPA_TAIL_MASK | ATTN_SDPA_SEGMENT_IDS |
                                      ATTN_SDPA_BIAS | ATTN_SDPA_ALIBI | ATTN_SDPA_DROPOUT |
-                                     ATTN_SDPA_GATE;
-  const bool plain = !p.has(kGeneralFlags) && p.d.softcap == 0 && p.d.out_dtype == p.d.q_dtype &&
-                     p.d.head_dim_qk % 16 == 0 && p.d.head_dim_v % 8 == 0;
+                                     ATTN_SDPA_BLOCK_SPARSE | ATTN_SDPA_GATE;
+  const bool plain = !p.has(kGeneralFlags) && p.softmax() && p.d.softcap == 0 &&
+                     p.d.out_dtype == p.d.q_dtype && p.d.head_dim_qk % 16 == 0 &&
+                     p.d.head_dim_v % 8 == 0;
   return plain ? Kind::plain : Kind::general;
 }
 
@@ -87,6 +97,18 @@ Geometry geometry_of(const Problem &p, const Device &device) {
   return g;
 }
 
+struct Workspace {
+  gpu::Partial partial;
+  char *block_bits;
+};
+
+Workspace carve(const Problem &p, const Geometry &g, int64_t total_q, Carver &carver) {
+  Workspace w = {};
+  w.partial = gpu::carve_partial(p, g.splits, total_q, carver);
+  w.block_bits = carver.take<char>(static_cast<int64_t>(gpu::block_map_bytes(p)));
+  return w;
+}
+
 int64_t blocks_of(const Problem &p, const Geometry &g, int64_t batch, int64_t tiles) {
   return saturating_product({batch, tiles, p.d.num_q_heads / g.pack, g.splits});
 }
@@ -104,8 +126,9 @@ Verdict forward_serves(const Problem &p, const Device &device) {
       (d.out_dtype != ATTN_DTYPE_FP32 && d.out_dtype != fp16 && d.out_dtype != bf16)) {
     return Verdict::refuses("out is quantised");
   }
-  if (!p.softmax()) return Verdict::refuses("it takes softmax only");
-  if (p.has(ATTN_SDPA_BLOCK_SPARSE)) return Verdict::refuses("it has no block lists");
+  if (gpu::block_map_bytes(p) > gpu::kMostBlockBytes) {
+    return Verdict::refuses("the block lists' bits would take more than 1 GiB of workspace");
+  }
   constexpr int64_t kMost = 1 << 30;  // rows and keys are counted in 32 bits
   if (saturating_product({d.max_seqlen_q, p.group}) >= kMost || d.max_seqlen_k >= kMost) {
     return Verdict::refuses("sequences are longer than 2^30 rows");
@@ -123,7 +146,7 @@ Verdict forward_serves(const Problem &p, const Device &device) {
 
 size_t forward_workspace(const Problem &p, const Device &device) {
   Carver carver;
-  gpu::carve_partial(p, geometry_of(p, device).splits, p.most_queries(), carver);
+  carve(p, geometry_of(p, device), p.most_queries(), carver);
   return carver.bytes();
 }
 
@@ -132,6 +155,9 @@ int32_t forward_prepare(const Problem &p, const Device &device, const ErrorSink 
   int32_t status = ATTN_OK;
   for (const Kind kind : {kind_of(p), Kind::general}) {
     if (status == ATTN_OK) status = gpu::gpu_of(device).load(find(p, kind)->kernel, 0, error);
+  }
+  if (status == ATTN_OK && p.has(ATTN_SDPA_BLOCK_SPARSE)) {
+    status = gpu::gpu_of(device).load(kBlockMap, 0, error);
   }
   if (status != ATTN_OK || geometry_of(p, device).splits == 1) return status;
   return gpu::load_combine(gpu::gpu_of(device), merge_kernel, error);
@@ -143,7 +169,7 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   const attn_sdpa_args &a = call.args;
   const Geometry g = geometry_of(problem, device);
   Carver carver(resources.workspace);
-  const gpu::Partial partial = gpu::carve_partial(problem, g.splits, call.total_q, carver);
+  const Workspace w = carve(problem, g, call.total_q, carver);
   SdpaForwardParams p = {};
   p.in = make_score_inputs(d, a, call.seqlen_q, call.seqlen_k);
   p.q = token_view(a.q);
@@ -166,9 +192,9 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   p.terms = d.out_dtype == d.q_dtype ? 1 : 3;
   p.splits = g.splits;
   p.split_size = g.splits > 1 && d.split_policy == ATTN_SPLIT_FIXED ? d.split_size : 0;
-  p.partial_out = partial.out;
-  p.partial_lse = partial.lse;
-  p.partial_max = partial.max;
+  p.partial_out = w.partial.out;
+  p.partial_lse = w.partial.lse;
+  p.partial_max = w.partial.max;
   // Behind the last sequence, ragged queries may have tokens of none.
   const int64_t rows = call.batch + (problem.ragged_q() ? 1 : 0);
   if (call.total_q == 0) return ATTN_OK;
@@ -179,10 +205,20 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
       .threads = threads_for(device, variant.head_dim),
       .dynamic_smem = 0};
   const gpu::GpuDevice &gpu = gpu::gpu_of(device);
-  const int32_t status = gpu.launch(variant.kernel, launch, &p, resources.stream, error);
+  int32_t status = ATTN_OK;
+  if (problem.has(ATTN_SDPA_BLOCK_SPARSE)) {
+    const gpu::BlockMap map = gpu::block_map(problem, call, w.block_bits);
+    p.block_bits = map.bits;
+    p.block_batch = map.batch;
+    p.block_head = map.head;
+    p.block_row = map.row;
+    status = gpu::write_block_map(gpu, kBlockMap, problem, call, map, resources.stream, error);
+    if (status != ATTN_OK) return status;
+  }
+  status = gpu.launch(variant.kernel, launch, &p, resources.stream, error);
   if (status != ATTN_OK || g.splits == 1) return status;
-  return gpu::combine_partial(problem, call, gpu, merge_kernel, partial, g.splits, resources.stream,
-                              error);
+  return gpu::combine_partial(problem, call, gpu, merge_kernel, w.partial, g.splits,
+                              resources.stream, error);
 }
 
 }  // namespace attn::hip

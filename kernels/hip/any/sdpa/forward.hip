@@ -1,5 +1,4 @@
-// sdpa forward on matrix instructions: 16-bit elements, softmax, all masks, bias, ALiBi, softcap,
-// dropout, sinks and the gate; dense, ragged and paged.
+// sdpa forward on matrix instructions: 16-bit elements, every option; dense, ragged and paged.
 //
 // A wave computes 16 rows, queries or queries times heads that share keys, and walks their keys 16
 // at a time. It computes transposed: S^T = K Q^T, so that a lane has scores of one row, lane % 16,
@@ -12,6 +11,9 @@
 //
 // Where rows are few, blocks share out the keys of a row, and another kernel merges their results.
 // What a row gives depends on nothing but the sequence's own inputs and the number of pieces.
+//
+// SiLU has no maximum to subtract, but weights of any size, which 16 bits do not hold: they are
+// scaled by a power of two, the running maximum being that of their exponents.
 //
 // What a query does not see must not matter, NaN and infinity included. Scores of hidden keys are
 // replaced. Values of hidden keys have the weight 0, which does not silence them: of a tile with
@@ -29,8 +31,8 @@ constexpr int32_t bf16 = ATTN_DTYPE_BF16;
 constexpr int32_t kElement = ATTN_ELEMENT;
 constexpr int kHeadDim = ATTN_HEAD_DIM;
 enum Kind { plain, general };
-// No masks, bias, ALiBi, softcap, dropout or gate; out of q's type; rows that are read 16 bytes at
-// a time.
+// Softmax without masks, block lists, bias, ALiBi, softcap, dropout or gate; out of q's type; rows
+// that are read 16 bytes at a time.
 constexpr bool kPlain = ATTN_KIND == plain;
 constexpr int kWaveDim = kStagedDim;  // of a head, that one wave takes
 constexpr int kWaves = kHeadDim / kWaveDim;
@@ -41,11 +43,19 @@ constexpr int kKeys = 16;  // of a tile
 constexpr bool kHoldQueries = gpu::kWave == 64 || kWaveDim * kElements <= 512;
 // fp16 weights are this much larger, which the final division takes out: those that would be
 // subnormal keep their bits, and matrix units that take subnormals as 0 (gfx90a's) lose nothing.
+constexpr float kLog2Lift = kElement == fp16 ? 10 : 0;
 constexpr float kLift = kElement == fp16 ? 1024 : 1;
 
 // 2^x of x that is not a NaN, or is one; results below the normal range are 0.
 __device__ inline float exp2_fast(float x) {
   return __builtin_amdgcn_exp2f(x);
+}
+
+// The power of two at or below x >= 0, none of the smallest; -inf of 0.
+__device__ inline float exponent_of(float x) {
+  if (x == 0 || x == infinity()) return x == 0 ? -infinity() : x;
+  const int exponent = static_cast<int>(__builtin_bit_cast(uint32_t, x) >> 23) - 127;
+  return exponent < -100 ? -100.0f : static_cast<float>(exponent);
 }
 
 // Elements d .. d + kElements - 1 of a row of `n` elements, 0 beyond its end.
@@ -81,6 +91,13 @@ struct Shared {
   Products products[kWaves > 1 ? 2 : 0];  // for one tile and the next in turn
 };
 
+__device__ inline int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+__device__ inline int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+
 // The key that a lane loads, of 16: that of its row of A.
 struct RowKey {
   TokenPlace place;
@@ -115,9 +132,38 @@ struct Work {
 };
 
 struct Running {
-  float max = -infinity(), sum = 0, rounded_sum = 0;  // sums of this lane's keys
+  // The largest score; SiLU: the largest exponent of a weight. Sums of this lane's keys.
+  float max = -infinity(), sum = 0, rounded_sum = 0;
   bool nan = false;
   Results out[kChunks];
+};
+
+// The listed key blocks of a lane's row.
+class Listed {
+ public:
+  __device__ Listed(const SdpaForwardParams &p, int64_t b, int64_t head, int64_t i)
+      : bits_(p.block_bits), size_(static_cast<uint32_t>(p.in.d.block_size_k)) {
+    if (bits_ == nullptr) return;
+    const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(p.in.d.block_size_q);
+    bits_ += b * p.block_batch + head * p.block_head + row * p.block_row;
+  }
+  __device__ bool contains(int64_t j) const {
+    return bits_ == nullptr || block(static_cast<uint32_t>(j) / size_);
+  }
+  // Whether any row of the wave has a key of [from, to); all lanes ask for the same keys.
+  __device__ bool any(int64_t from, int64_t to) const {
+    if (bits_ == nullptr) return true;
+    bool some = false;
+    const uint32_t last = static_cast<uint32_t>(to - 1) / size_;
+    for (uint32_t n = static_cast<uint32_t>(from) / size_; n <= last; n++) some = some || block(n);
+    return wave_any(some);
+  }
+
+ private:
+  __device__ bool block(uint32_t n) const { return (bits_[n / 32] >> n % 32 & 1u) != 0; }
+
+  const uint32_t *bits_;  // null: all are
+  uint32_t size_;
 };
 
 // --- what goes to memory ------------------------------------------------------------------------
@@ -278,7 +324,7 @@ __device__ inline void add_values(const SdpaForwardParams &p, const Work &w, con
     if (w.first_d + 16 * c >= p.head_dim_v) break;
     __builtin_amdgcn_sched_barrier(0);  // or all chunks' values would be in registers at once
     run.out[c] =
-        add_transposed<kElement, false>(values, c, weights, finite, first, w.lane, run.out[c]);
+        add_transposed<kElement, !kPlain>(values, c, weights, finite, first, w.lane, run.out[c]);
   }
 }
 
@@ -286,13 +332,19 @@ __device__ inline void add_values(const SdpaForwardParams &p, const Work &w, con
 // compute what another row does.
 template <class LoadQuery>
 __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
-                                const ScoredQuery<float> &query, const Dropout &dropout, int64_t j0,
-                                int64_t from, int64_t to, const LoadQuery &load_query,
-                                Shared &shared, int parity, Running &run) {
+                                const ScoredQuery<float> &query, const Listed &listed,
+                                const Dropout &dropout, int64_t j0, int64_t from, int64_t to,
+                                const LoadQuery &load_query, Shared &shared, int parity,
+                                Running &run) {
+  const bool silu = !kPlain && p.in.d.activation == ATTN_ACTIVATION_SILU;
   const RowKey key = row_key(w.s, j0, from, to, w.lane);
   StagedWords words;
   if constexpr (kPlain) words = load_values(p, w, key);  // while the scores are computed
   const Results products_of_row = products(p, w, key, load_query, shared, parity);
+  uint32_t kept = ~0u;
+  if (!kPlain && p.in.has(ATTN_SDPA_DROPOUT)) {
+    kept = kept_keys(dropout, w.s.index * p.heads + query.head(), query.index(), j0, w.lane);
+  }
   float score[kResults];
   const Band &band = query.band();
   const bool inside =
@@ -309,26 +361,32 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
       if constexpr (kPlain) {
         score[r] = visible ? p.in.d.softmax_scale * products_of_row[r] : -infinity();
       } else {
-        visible = visible && query.unmasked(j);
+        visible = visible && listed.contains(j) && query.unmasked(j);
         float bias = 0;
         if (visible) {
           bias = query.bias(j);
           visible = bias != -infinity();
         }
         score[r] = visible ? query.score(j, query.logit(products_of_row[r]), bias) : -infinity();
+        if (silu) {  // from here on the score is a weight
+          const bool counts = score[r] != -infinity() && (kept >> r & 1u) != 0;
+          score[r] = counts ? attn::silu(score[r]) : 0.0f;
+        }
       }
     }
   }
-  float top = score[0];
+  float top = silu ? fabsf(score[0]) : score[0];
 #pragma unroll
-  for (int r = 1; r < kResults; r++) top = fmaxf(top, score[r]);
-  const float max = fmaxf(run.max, column_max(top));
+  for (int r = 1; r < kResults; r++) top = fmaxf(top, silu ? fabsf(score[r]) : score[r]);
+  top = column_max(top);
+  const float max = fmaxf(run.max, silu ? exponent_of(top) : top);
   const float base = max == -infinity() ? 0.0f : max;
-  constexpr float kLog2EF = static_cast<float>(kLog2E), kLog2Lift = kElement == fp16 ? 10 : 0;
+  constexpr float kLog2EF = static_cast<float>(kLog2E);
   float sum = 0, weight[kResults];
 #pragma unroll
   for (int r = 0; r < kResults; r++) {
-    weight[r] = exp2_fast(__builtin_fmaf(score[r] - base, kLog2EF, kLog2Lift));
+    weight[r] = silu ? score[r] * exp2_fast(kLog2Lift - base)
+                     : exp2_fast(__builtin_fmaf(score[r] - base, kLog2EF, kLog2Lift));
     sum += weight[r];
   }
   if (wave_any(sum != sum)) {  // a NaN, or a largest score of +inf
@@ -346,7 +404,8 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
   }
   if (!wave_any(max != -infinity())) return;
   if (wave_any(max != run.max)) {
-    const float correction = max == run.max ? 1.0f : exp2_fast((run.max - base) * kLog2EF);
+    const float correction =
+        max == run.max ? 1.0f : exp2_fast((run.max - base) * (silu ? 1.0f : kLog2EF));
     run.max = max;
     run.sum *= correction;
     run.rounded_sum *= correction;
@@ -359,10 +418,6 @@ __device__ inline void add_keys(const SdpaForwardParams &p, const Work &w,
     }
   }
   run.sum += sum;
-  uint32_t kept = ~0u;
-  if (!kPlain && p.in.has(ATTN_SDPA_DROPOUT)) {
-    kept = kept_keys(dropout, w.s.index * p.heads + query.head(), query.index(), j0, w.lane);
-  }
   if constexpr (!kPlain) words = load_values(p, w, key);
   Staged &values = shared.values[w.wave];
   const bool finite = stage<kElement>(words, w.lane, values);
@@ -395,7 +450,10 @@ __device__ inline void finish(const SdpaForwardParams &p, const Work &w, int64_t
   const bool has_sink = in.has(ATTN_SDPA_SINK) && p.splits == 1;
   const float sink = has_sink ? static_cast<float>(in.sink(head)) : -infinity();
   float lse = max, share = 0;
-  if (max == -infinity()) {  // no visible key
+  if (!kPlain && in.d.activation == ATTN_ACTIVATION_SILU) {
+    share = exp2_fast(max - kLog2Lift) * keep_scale / in.d.silu_divisor;
+    if (nan) share = quiet_nan();
+  } else if (max == -infinity()) {  // no visible key
     if (has_sink && in.has(ATTN_SDPA_LSE_INCLUDES_SINK)) lse = sink;
   } else {
     lse = max == infinity() ? max : max + logf(sum);
@@ -450,13 +508,6 @@ struct Span {
   }
 };
 
-__device__ inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
-}
-__device__ inline int64_t larger(int64_t a, int64_t b) {
-  return a > b ? a : b;
-}
-
 __device__ inline void forward(const SdpaForwardParams &p, Shared &shared) {
   Work w;
   w.lane = static_cast<int>(gpu::thread_index() % gpu::kWave);
@@ -509,6 +560,7 @@ __device__ inline void forward(const SdpaForwardParams &p, Shared &shared) {
       return read_query(c);
     }
   };
+  const Listed listed(p, b, head, i);
   Dropout dropout = {};
   if (p.in.has(ATTN_SDPA_DROPOUT)) dropout = make_dropout(p.in.rng_state, p.in.d.dropout_p);
 
@@ -528,11 +580,14 @@ __device__ inline void forward(const SdpaForwardParams &p, Shared &shared) {
   const int sink_tiles = sinks.tiles(), tiles = sink_tiles + keys.tiles();
   const int first = fixed ? 0 : static_cast<int>(int64_t{tiles} * w.split / p.splits);
   const int last = fixed ? tiles : static_cast<int>(int64_t{tiles} * (w.split + 1) / p.splits);
+  int parity = 0;
   for (int n = first; n < last; n++) {
     const bool sink = n < sink_tiles;
     const int64_t from = sink ? sinks.from : keys.from, to = sink ? sinks.to : keys.to;
     const int64_t j0 = from / kKeys * kKeys + int64_t{kKeys} * (sink ? n : n - sink_tiles);
-    add_keys(p, w, query, dropout, j0, from, to, load_query, shared, n & 1, run);
+    if (!kPlain && !listed.any(larger(j0, from), smaller(j0 + kKeys, to))) continue;
+    add_keys(p, w, query, listed, dropout, j0, from, to, load_query, shared, parity, run);
+    parity ^= 1;
   }
   const float keep_scale =
       p.in.has(ATTN_SDPA_DROPOUT) ? static_cast<float>(dropout.keep_scale) : 1.0f;

@@ -29,6 +29,9 @@ struct SdpaForwardParams {
   // `split_size` keys if that is not 0.
   int32_t splits, split_size;
   float *partial_out, *partial_lse, *partial_max;
+  // BLOCK_SPARSE: a gpu::BlockMap. Strides in words.
+  const uint32_t *block_bits;
+  int64_t block_batch, block_head, block_row;
 };
 
 }  // namespace attn::hip
