@@ -666,7 +666,7 @@ class Tests:
         self.expect(f"{arch} v_pk_mov_b32", (out["v"]["6"], out["v"]["7"]), (values["1"], values["2"]))
         # With a literal
         self.stated |= {"v_fmaak_f32", "v_fmamk_f32", "v_madmk_f32", "s_fmac_f32", "s_movk_i32",
-                        "s_addk_i32", "s_mulk_i32", "v_s_rcp_f32", "v_cmp_class_f32"}
+                        "s_addk_i32", "s_addk_co_i32", "s_mulk_i32", "v_s_rcp_f32", "v_cmp_class_f32"}
         out = self.step(arch, "v_fmaak_f32 v6, v0, v2, 0x3e088889", values, every, show=(6,))
         k = f32(0x3e088889)
         self.expect(f"{arch} v_fmaak_f32", out["v"]["6"],
@@ -682,8 +682,9 @@ class Tests:
         self.expect(f"{arch} s_fmac_f32", out["s"][6], fma(f32(x), f32(y), f32(z)))
         self.expect(f"{arch} s_movk_i32",
                     self.step(arch, "s_movk_i32 s6, 0xfffe")["s"][6], 0xfffffffe)
-        out = self.step(arch, "s_addk_i32 s6, 0xfff0", s={"6": 8})
-        self.expect(f"{arch} s_addk_i32", (out["s"][6], out["scc"]), (0xfffffff8, 0))
+        for name in ("s_addk_i32", "s_addk_co_i32"):  # the latter is gfx12's name
+            out = self.step(arch, f"{name} s6, 0xfff0", s={"6": 8})
+            self.expect(f"{arch} {name}", (out["s"][6], out["scc"]), (0xfffffff8, 0))
         self.expect(f"{arch} s_mulk_i32",
                     self.step(arch, "s_mulk_i32 s6, 0xfffd", s={"6": 8})["s"][6], 0xffffffe8)
         # One of ten classes, by bits of the second source: NaNs that signal and others, then from
@@ -889,15 +890,18 @@ class Tests:
                 else:
                     got = out["lds"] if space == "ds" else out["memory"]
                     self.expect(f"{arch} {name}", got[:64], want)
+        want = list(memory)
+        for n in range(lanes):
+            x = int.from_bytes(bytes(want[offsets[n]:offsets[n] + 4]), "little") | data["10"][n]
+            want[offsets[n]:offsets[n] + 4] = list(x.to_bytes(4, "little"))
         for name in ("flat_atomic_or", "flat_atomic_or_b32"):
             self.stated.add(name)
             out = self.step(arch, f"{name} v[0:1], v10", data, every, memory=memory, base_v=0,
                             offsets=offsets)
-            want = list(memory)
-            for n in range(lanes):
-                x = int.from_bytes(bytes(want[offsets[n]:offsets[n] + 4]), "little") | data["10"][n]
-                want[offsets[n]:offsets[n] + 4] = list(x.to_bytes(4, "little"))
             self.expect(f"{arch} {name}", out["memory"][:64], want)
+        self.stated.add("ds_or_b32")
+        out = self.step(arch, "ds_or_b32 v0, v10", {**data, "0": offsets}, every, memory=memory)
+        self.expect(f"{arch} ds_or_b32", out["lds"][:64], want)
         for n, names in {1: ("dword", "b32"), 2: ("dwordx2", "b64"), 3: ("b96",),
                          4: ("dwordx4", "b128"), 8: ("dwordx8", "b256"),
                          16: ("dwordx16", "b512")}.items():

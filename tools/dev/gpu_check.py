@@ -22,7 +22,7 @@ from tools.dev.pack import DEFAULT
 from tools.dev.run import ROOT
 
 SHOWN_FAILURES = 24
-MOST_PARTS = 6
+MOST_PARTS = 12
 
 # Small shapes of every kernel: compute-sanitizer makes them ten to a hundred times slower.
 SMALL = ["sdpa/prefill/*-65", "sdpa/prefill/varlen-*", "sdpa/decode/*-127",
@@ -134,7 +134,7 @@ def check_ops(report, build, arguments):
     """Every case on every implementation."""
     json_path = pathlib.Path(arguments.json).with_suffix(".ops.json")
     # Most of its time is the formulas' on the CPU, with one thread: in parts side by side.
-    parts = max(1, min(MOST_PARTS, (os.cpu_count() or 1) // 2))
+    parts = max(1, min(MOST_PARTS, (os.cpu_count() or 1) * 3 // 4))
     seed = arguments.seed if arguments.seed is not None else str(random.randrange(2**32))
     paths = [json_path.with_suffix(f".{part}.json") for part in range(1, parts + 1)]
 
