@@ -568,7 +568,8 @@ pub type attn_sdpa_pass = i32;
 /// [batch, seqlen, heads, head_dim]; lengths may be shortened by seqused_q, seqused_k.
 pub const ATTN_LAYOUT_DENSE: attn_layout = 0;
 /** [total_tokens, heads, head_dim]: sequences one after the other (varlen). cu_seqlens[b] ..
- cu_seqlens[b+1] are the tokens of sequence b.*/
+ cu_seqlens[b+1] are the tokens of sequence b. Tokens after the last sequence are padding: keys
+ that none sees, queries that get 0, -inf.*/
 pub const ATTN_LAYOUT_RAGGED: attn_layout = 1;
 /** K and V only: a pool [num_pages, page_size, heads, head_dim] and a block_table
  [batch, max_pages_per_seq]; lengths in seqused_k. (vLLM, FlashAttention)*/
