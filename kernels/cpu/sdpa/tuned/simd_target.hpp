@@ -11,14 +11,9 @@
 
 // Compiled: AVX-512 (F, BW, CD, DQ, VL), AVX2 with FMA and F16C, SSE4.2, NEON, and plain C++ for
 // the rest. Not compiled: what adds size but no speed here, and targets whose vectors have no
-// compile-time size (the register tiles are arrays of vectors). A build that only this machine will
-// run may leave out more.
-#ifndef ATTN_CPU_TARGETS_LEFT_OUT
-#define ATTN_CPU_TARGETS_LEFT_OUT 0
-#endif
-#define HWY_DISABLED_TARGETS                                                             \
-  (HWY_AVX3_DL | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV | \
-   (ATTN_CPU_TARGETS_LEFT_OUT))
+// compile-time size (the register tiles are arrays of vectors).
+#define HWY_DISABLED_TARGETS \
+  (HWY_AVX3_DL | HWY_SSSE3 | HWY_SVE | HWY_SVE2 | HWY_SVE_256 | HWY_SVE2_128 | HWY_RVV)
 
 namespace attn::cpu::tuned {
 
