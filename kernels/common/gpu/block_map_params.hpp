@@ -1,4 +1,4 @@
-// What the kernel that turns lists of key blocks into bits is given.
+// Bits of listed key blocks, and what the kernel that makes them of lists is given.
 #pragma once
 
 #include <stdint.h>
@@ -6,6 +6,13 @@
 #include "kernels/common/query.hpp"
 
 namespace attn::gpu {
+
+// Where the bits of (sequence b, head h, query block r) are: words b * batch + h * head + r * row
+// and following; bit n of word w is key block 32 w + n. 0 strides where lists are shared.
+struct BlockMap {
+  uint32_t *bits;
+  int64_t batch, head, row;  // strides in words
+};
 
 inline constexpr uint32_t kBlockMapThreads = 128;
 

@@ -4,10 +4,8 @@
 
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
-#include "kernels/common/gpu/block_map_params.hpp"
 
 namespace attn::gpu {
-
 namespace {
 
 // Extents of a call's map.

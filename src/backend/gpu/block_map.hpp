@@ -6,18 +6,12 @@
 #include <cstdint>
 
 #include "backend/gpu/device.hpp"
+#include "kernels/common/gpu/block_map_params.hpp"
 #include "ops/sdpa/problem.hpp"
 
 namespace attn::gpu {
 
 inline constexpr size_t kMostBlockBytes = size_t{1} << 30;  // of a map
-
-// Where the bits of (sequence b, head h, query block r) are: words b * batch + h * head + r * row
-// and following; bit n of word w is key block 32 w + n. 0 strides where lists are shared.
-struct BlockMap {
-  uint32_t *bits;
-  int64_t batch, head, row;  // strides in words
-};
 
 // Bytes that the map of any call of the problem takes at most; 0 if it is not block-sparse.
 size_t block_map_bytes(const sdpa::Problem &problem);

@@ -207,12 +207,8 @@ int32_t forward_launch(const Problem &problem, const Call &call, const Device &d
   const gpu::GpuDevice &gpu = gpu::gpu_of(device);
   int32_t status = ATTN_OK;
   if (problem.has(ATTN_SDPA_BLOCK_SPARSE)) {
-    const gpu::BlockMap map = gpu::block_map(problem, call, w.block_bits);
-    p.block_bits = map.bits;
-    p.block_batch = map.batch;
-    p.block_head = map.head;
-    p.block_row = map.row;
-    status = gpu::write_block_map(gpu, kBlockMap, problem, call, map, resources.stream, error);
+    p.blocks = gpu::block_map(problem, call, w.block_bits);
+    status = gpu::write_block_map(gpu, kBlockMap, problem, call, p.blocks, resources.stream, error);
     if (status != ATTN_OK) return status;
   }
   status = gpu.launch(variant.kernel, launch, &p, resources.stream, error);

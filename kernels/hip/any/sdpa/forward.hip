@@ -142,10 +142,10 @@ struct Running {
 class Listed {
  public:
   __device__ Listed(const SdpaForwardParams &p, int64_t b, int64_t head, int64_t i)
-      : bits_(p.block_bits), size_(static_cast<uint32_t>(p.in.d.block_size_k)) {
+      : bits_(p.blocks.bits), size_(static_cast<uint32_t>(p.in.d.block_size_k)) {
     if (bits_ == nullptr) return;
     const uint32_t row = static_cast<uint32_t>(i) / static_cast<uint32_t>(p.in.d.block_size_q);
-    bits_ += b * p.block_batch + head * p.block_head + row * p.block_row;
+    bits_ += b * p.blocks.batch + head * p.blocks.head + row * p.blocks.row;
   }
   __device__ bool contains(int64_t j) const {
     return bits_ == nullptr || block(static_cast<uint32_t>(j) / size_);

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include "kernels/common/gpu/block_map_params.hpp"
 #include "kernels/common/query.hpp"
 
 namespace attn::hip {
@@ -29,9 +30,7 @@ struct SdpaForwardParams {
   // `split_size` keys if that is not 0.
   int32_t splits, split_size;
   float *partial_out, *partial_lse, *partial_max;
-  // BLOCK_SPARSE: a gpu::BlockMap. Strides in words.
-  const uint32_t *block_bits;
-  int64_t block_batch, block_head, block_row;
+  gpu::BlockMap blocks;  // BLOCK_SPARSE
 };
 
 }  // namespace attn::hip
