@@ -27,7 +27,7 @@ using sm90::ForwardParams;
 
 enum class Element { fp16, bf16 };
 // See kernels/cuda/sm90a/sdpa/forward/variant.cuh.
-enum class Kind { plain, pages, options };
+enum class Kind { plain, pages, alibi, softcap, options };
 
 struct Variant {
   Kernel kernel;
@@ -48,8 +48,9 @@ constexpr Variant kVariants[] = {
 };
 
 Kind kind_of(const Problem &p) {
-  if (p.has(ATTN_SDPA_ALIBI) || p.d.softcap > 0) return Kind::options;
-  return p.paged() ? Kind::pages : Kind::plain;
+  const bool alibi = p.has(ATTN_SDPA_ALIBI), softcap = p.d.softcap > 0;
+  if (alibi + softcap + p.paged() > 1) return Kind::options;
+  return alibi ? Kind::alibi : softcap ? Kind::softcap : p.paged() ? Kind::pages : Kind::plain;
 }
 
 int64_t most_blocks(const Problem &p, const Variant &v) {
@@ -225,11 +226,17 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
     f.softcap_scale = p.d.softmax_scale / p.d.softcap;
     f.bare_softcap = 1 / f.softcap_scale;
     const float square = f.softcap_scale * f.softcap_scale;
+    // (Products' squares are not to overflow.)
+    f.softcap_small = std::min(kSoftcapSmall * f.bare_softcap, 1e10f);
+    const double tiny = softcap_tiny(p.d.softcap);
+    f.softcap_tiny = std::min(static_cast<float>(tiny) * f.bare_softcap, 1e10f);
+    f.softcap_tiny_cubic = static_cast<float>(softcap_tiny_cubic(tiny)) * square;
     f.softcap_cubic = kSoftcapCubic * square;
     f.softcap_quintic = kSoftcapQuintic * square * square;
   }
   f.scale_inverse = 1 / p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
+  f.log2_scale = 1 / f.scale_log2;
   return true;
 }
 

@@ -60,12 +60,16 @@ struct ForwardParams {
   Divider items_a_pair, tail_pairs, heads, group;
   int32_t zero;  // 0, which the compiler must not know: see Softmax::after()
   // Ragged queries have a number of items a sequence, and come in classes: see RaggedOrder.
-  int32_t classes;                       // 0: not ragged
-  float scale_log2;                      // softmax_scale in units of log 2
-  float scale_inverse;                   // 1 / softmax_scale
-  float softcap_scale;                   // softmax_scale / softcap
-  float bare_softcap;                    // 1 over it
-  float softcap_cubic, softcap_quintic;  // kernels/cuda/common/softcap.hpp, with powers of it
+  int32_t classes;      // 0: not ragged
+  float scale_log2;     // softmax_scale in units of log 2
+  float log2_scale;     // 1 over it
+  float scale_inverse;  // 1 / softmax_scale
+  float softcap_scale;  // softmax_scale / softcap
+  float bare_softcap;   // 1 over it
+  // Products of lower magnitude are for kernels/cuda/common/softcap.hpp's polynomials.
+  float softcap_small, softcap_tiny;
+  float softcap_cubic, softcap_quintic;  // with powers of softcap_scale
+  float softcap_tiny_cubic;
 };
 
 // Sequences of about the same length: 0 for the shortest, one more for each doubling.

@@ -16,8 +16,14 @@ struct Consumer {
   // The first row of this thread within the block.
   __device__ static int local_row() { return (tid() - 128) / 32 * 16 + tid() % 32 / 4; }
 
+  // Asked for anew each time: a predicate kept for it from block to block costs a register.
+  __device__ static bool first_lane() {
+    uint32_t lane;
+    asm volatile("mov.u32 %0, %%laneid;" : "=r"(lane));
+    return lane == 0;
+  }
   __device__ static void release(Ring ring, int stage) {
-    if (threadIdx.x % 32 == 0) barrier_arrive(barrier(ring, false, stage));
+    if (first_lane()) barrier_arrive(barrier(ring, false, stage));
   }
   // Turns at the tensor cores: while one warpgroup's products run, the others' exponentials do.
   __device__ static int turn_of(int group) { return 1 + group; }
@@ -102,8 +108,20 @@ struct Consumer {
   template <bool kPositive, class Between>
   __device__ void weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first,
                         bool masked, uint32_t skipped, const Between &between) const {
-    if (kScoreOptions && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
-    if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+    if constexpr (kKind == ForwardKind::softcap) {
+      float high[2];
+      softmax.highest_product(s, high);
+      const Softmax::Cap cap = softmax.cap_for(s, high, !masked);
+      if (cap == Softmax::Cap::none || masked) {
+        if (cap == Softmax::Cap::none) Softmax::cap_all(s, p);
+        if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
+        softmax.highest_product(s, high);
+      }
+      softmax.weigh_products(s, high, cap, between);
+      return;
+    }
+    if (kSoftcap && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
+    if (kAlibi && (p.options & kForwardAlibi) != 0) {
       Softmax::slope(s, w, w.row0 + local_row(), first);
     }
     if (kPages && skipped != 0) Softmax::hide(s, skipped);

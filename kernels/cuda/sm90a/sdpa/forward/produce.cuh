@@ -50,7 +50,7 @@ __device__ inline void make_work(Work &w, const ForwardParams &p) {
     asm volatile("" ::: "memory");  // looked up by itself, since the planner has few registers
     w.pages = sequence_of(p, w.index).pages;
   }
-  if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+  if (kAlibi && (p.options & kForwardAlibi) != 0) {
     w.slope = p.alibi_slopes[w.index * p.alibi_batch + w.head * p.alibi_head] * p.scale_inverse;
   }
   w.used = seqlen_q;

@@ -59,11 +59,11 @@ __device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, 
       for (int d = 0; d < p.head_dim_qk; d++) {
         qk = fmaf(load_element(p.q_view, q_at + d), load_element(p.k_view, k_at + d), qk);
       }
-      if (kScoreOptions && (p.options & kForwardSoftcap) != 0) {
+      if (kSoftcap && (p.options & kForwardSoftcap) != 0) {
         const bool small = fabsf(qk * p.softcap_scale) < kSoftcapSmall;
         qk = small ? Softmax::cap_small(qk, p) : Softmax::cap_large(qk, p);
       }
-      if (kScoreOptions && (p.options & kForwardAlibi) != 0) {
+      if (kAlibi && (p.options & kForwardAlibi) != 0) {
         qk -= w.slope * fabsf(static_cast<float>(i + w.diagonal - j));
       }
       s = qk * p.scale_log2;

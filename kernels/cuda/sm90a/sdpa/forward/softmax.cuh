@@ -139,9 +139,9 @@ struct Softmax {
   __device__ float after(float x, float y) const {
     return __int_as_float(after(__float_as_int(x), y));
   }
-  // A row's weights, where `high` is the largest score.
-  template <bool kPositive>
-  __device__ void exponentials(float (&s)[kScores], int half, float high) {
+  // A row's weights, 2^power(score, minus), where `high` is the largest score.
+  template <bool kPositive, class Power>
+  __device__ void exponentials(float (&s)[kScores], int half, float high, const Power &power) {
     const float reference = !kPositive && high == -infinity() ? 0 : high;
     alpha[half] = exp2_fast((max[half] - reference) * unit());
     max[half] = high;
@@ -150,7 +150,7 @@ struct Softmax {
 #pragma unroll
     for (int i = 0; i < kScores / 2; i++) {
       float &x = s[4 * (i / 2) + 2 * half + i % 2];
-      x = exp2_fast(fmaf(x, unit(), minus));
+      x = exp2_fast(power(x, minus));
       total += x;
     }
     sum[half] = total;
@@ -162,9 +162,76 @@ struct Softmax {
   __device__ void weigh(float (&s)[kScores], const Between &between) {
     const float first = highest<kPositive>(s, 0, max[0]);
     const float second = highest<kPositive>(s, 1, after(max[1], first));
-    exponentials<kPositive>(s, 0, across<kPositive>(first));
+    const auto power = [&](float x, float minus) { return fmaf(x, unit(), minus); };
+    exponentials<kPositive>(s, 0, across<kPositive>(first), power);
     between(after(after(0, second), s[kScores / 2]));
-    exponentials<kPositive>(s, 1, across<kPositive>(second));
+    exponentials<kPositive>(s, 1, across<kPositive>(second), power);
+  }
+
+  // --- softcap as a part of the powers of 2 ---
+  // Two or three instructions that run beside an exponential, where a pass of its own would not.
+
+  // The largest product of each row.
+  __device__ static void highest_product(const float (&s)[kScores], float (&high)[2]) {
+    // As integers, right if it is not below 0.
+    high[0] = across<true>(highest<true>(s, 0, -infinity()));
+    high[1] = across<true>(highest<true>(s, 1, -infinity()));
+    if (__any_sync(~0u, (__float_as_int(high[0]) | __float_as_int(high[1])) < 0)) {
+      high[0] = across<false>(highest<false>(s, 0, -infinity()));
+      high[1] = across<false>(highest<false>(s, 1, -infinity()));
+    }
+  }
+  // The largest magnitude of a thread's products, as bits; `high`: of highest_product.
+  __device__ static int magnitude(const float (&s)[kScores], const float (&high)[2]) {
+    // As unsigned numbers, those below 0 are above all others, the lowest is the largest.
+    const auto bits = [&](int i) { return __float_as_uint(s[i]); };
+    uint32_t top[2] = {bits(0), bits(1)};
+#pragma unroll
+    for (int i = 2; i < kScores; i += 2) {
+      top[i / 2 % 2] = __vimax3_u32(top[i / 2 % 2], bits(i), bits(i + 1));
+    }
+    const int low = static_cast<int>(::max(top[0], top[1]) & 0x7fffffff);
+    return __vimax3_s32(low, __float_as_int(high[0]), __float_as_int(high[1]));
+  }
+  // Which polynomial is good for all of a warp's products. None: they are to be capped by cap_all.
+  enum class Cap { none, quintic, cubic };
+  __device__ Cap cap_for(const float (&s)[kScores], const float (&high)[2], bool whole) const {
+    const int top = magnitude(s, high);  // of NaN, above any number
+    if (whole && __all_sync(~0u, top < __float_as_int(p.softcap_tiny))) return Cap::cubic;
+    return __all_sync(~0u, top < __float_as_int(p.softcap_small)) ? Cap::quintic : Cap::none;
+  }
+  __device__ static void cap_all(float (&s)[kScores], const ForwardParams &p) {
+#pragma unroll
+    for (int i = 0; i < kScores; i++) s[i] = cap_large(s[i], p);
+  }
+  // As weigh, of products; `high`: the largest of each row.
+  template <class Between>
+  __device__ void weigh_products(float (&s)[kScores], float (&high)[2], Cap cap,
+                                 const Between &between) {
+    const auto join = [&](const auto &factor) {
+    // Softcap rises: the largest product has the largest score.
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        high[half] = fmaxf(max[half], high[half] * factor(high[half]) * p.log2_scale);
+      }
+      const auto power = [&](float x, float minus) { return fmaf(x, factor(x), minus); };
+      exponentials<false>(s, 0, high[0], power);
+      between(after(0, s[kScores / 2]));
+      exponentials<false>(s, 1, high[1], power);
+    };
+    if (cap == Cap::cubic) {
+      const float cubic = p.softcap_tiny_cubic * unit();
+      join([&](float x) { return fmaf(cubic, x * x, unit()); });
+    } else {
+      // The last term is above 0, so that -inf, of a hidden key, stays -inf.
+      const bool small = cap == Cap::quintic;
+      const float cubic = small ? p.softcap_cubic * unit() : 0;
+      const float quintic = fmaxf(small ? p.softcap_quintic * unit() : 0, 1e-45f);
+      join([&](float x) {
+        const float z = x * x;
+        return fmaf(fmaf(quintic, z, cubic), z, unit());
+      });
+    }
   }
 
   // Weights as the left operand of the next products, rounded to elements.

@@ -25,14 +25,17 @@ inline constexpr int kConsumers = kConfig.consumers();
 inline constexpr int kThreads = kConfig.threads();
 static_assert(kConsumers == 2 || kConsumers == 3);
 // What a call may have, apart from what is free where it is not asked for: nothing; keys in pages;
-// softcap and ALiBi, also with pages.
-enum class ForwardKind { plain, pages, options };
+// ALiBi; softcap; any of these together. (Code that is not run costs time where it lies in the
+// loop.)
+enum class ForwardKind { plain, pages, alibi, softcap, options };
 inline constexpr ForwardKind kKind = ForwardKind::ATTN_KIND;
-inline constexpr bool kPages = kKind != ForwardKind::plain;
-inline constexpr bool kScoreOptions = kKind == ForwardKind::options;
+inline constexpr bool kAny = kKind == ForwardKind::options;
+inline constexpr bool kPages = kKind == ForwardKind::pages || kAny;
+inline constexpr bool kAlibi = kKind == ForwardKind::alibi || kAny;
+inline constexpr bool kSoftcap = kKind == ForwardKind::softcap || kAny;
 // Whether scores compare as integers where that is right. (A second body of the loop: with options
 // there are too few registers for it.)
-inline constexpr bool kComparesBits = !kScoreOptions;
+inline constexpr bool kComparesBits = !kAlibi && !kSoftcap;
 // Of keys in pages, tiles lie in groups of eight rows with all their columns, so that one box can
 // bring a page: small boxes cost the copy engine as much as large ones.
 inline constexpr bool kGrouped = kKind == ForwardKind::pages && ForwardConfig::groups(kDqk, kDv);
