@@ -157,9 +157,10 @@ def asynchronous_copies():
 @test
 def matrix_fragments():
     x = torch.arange(4 * 64, device="cuda", dtype=torch.int16).view(4, 8, 8)
-    y = empty(2, 32, 4)
+    y = empty(3, 32, 4)
     thread().launch("matrices", x, y, threads=32)
-    got = y.view(torch.int16).view(2, 8, 4, 4, 2)  # [transposed][g][t][matrix][half]
+    got = y[:2].view(torch.int16).view(2, 8, 4, 4, 2)  # [transposed][g][t][matrix][half]
+    expect_equal(y[2].view(torch.int16).view(4, 8, 8), x, "stored")
     for turned in (0, 1):
         source = x.transpose(1, 2) if turned else x
         expect_equal(got[turned].permute(2, 0, 1, 3).reshape(4, 8, 8), source.contiguous(),

@@ -13,8 +13,8 @@ inline constexpr float kSoftcapCubic = -0.33324450f, kSoftcapQuintic = 0.1287421
 // For |y| < Y, tanh(y) = y (1 + c y^2) with an error of 0.0175 Y^5 if c = -1/3 + 0.869 (2/15) Y^2:
 // the series' next term is (2/15) y^5, and with this share of it in the cubic one the error at Y is
 // that in between. A score's error is softcap times as large; Y is such that it is
-// kSoftcapTinyError, an eighth of the 2^-12 by which a weight's rounding to fp16 may be off.
-inline constexpr double kSoftcapTinyError = 3e-5, kSoftcapTinyFifth = 0.0175;
+// kSoftcapTinyError, less than the 2^-16 that log-sum-exps may be off by.
+inline constexpr double kSoftcapTinyError = 1e-5, kSoftcapTinyFifth = 0.0175;
 inline double softcap_tiny(double softcap) {
   const double limit = std::pow(kSoftcapTinyError / (kSoftcapTinyFifth * softcap), 0.2);
   return limit < kSoftcapSmall ? limit : kSoftcapSmall;

@@ -108,6 +108,13 @@ __device__ inline void async_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
+__device__ inline uint4 load_shared_128(uint32_t address) {
+  uint4 x;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w)
+               : "r"(address));
+  return x;
+}
 __device__ inline void store_shared_128(uint32_t address, uint4 value) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(value.x),
                "r"(value.y), "r"(value.z), "r"(value.w)
@@ -115,6 +122,13 @@ __device__ inline void store_shared_128(uint32_t address, uint4 value) {
 }
 __device__ inline void store_shared_32(uint32_t address, uint32_t value) {
   asm volatile("st.shared.b32 [%0], %1;" ::"r"(address), "r"(value) : "memory");
+}
+// load_matrix_x4 backwards.
+__device__ inline void store_matrix_x4(uint32_t row_address, const uint32_t (&r)[4]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address),
+      "r"(r[0]), "r"(r[1]), "r"(r[2]), "r"(r[3])
+      : "memory");
 }
 // The binary logarithm with an absolute error of about 2^-22; of 0, -infinity.
 __device__ inline float log2_fast(float x) {

@@ -6,6 +6,7 @@
 
 #include "backend/cuda/device.hpp"
 #include "backend/cuda/sdpa_forward.hpp"
+#include "backend/cuda/work_order.hpp"
 #include "backend/gpu/position_rules.hpp"
 #include "core/ceil_div.hpp"
 #include "core/saturating.hpp"
@@ -236,8 +237,18 @@ bool make_params(const Problem &p, const Call &call, const CudaDevice &device, c
   }
   f.scale_inverse = 1 / p.d.softmax_scale;
   f.scale_log2 = p.d.softmax_scale * 1.44269504088896f;
-  f.log2_scale = 1 / f.scale_log2;
   return true;
+}
+
+// best_tail_pairs(), which takes microseconds, unless the call before was the same.
+int64_t tail_pairs_of(const RisingWork &work) {
+  thread_local RisingWork last = {};
+  thread_local int64_t tail_pairs = 0;
+  if (last != work) {
+    tail_pairs = best_tail_pairs(work);
+    last = work;
+  }
+  return tail_pairs;
 }
 
 // Whether most queries see a window of keys that is much shorter than the sequence.
@@ -354,8 +365,11 @@ int32_t forward_sm90a_launch(const Problem &p, const Call &call, const Device &d
   const bool rising = p.has(ATTN_SDPA_CAUSAL) && !narrow_window(p, call.seqlen_k);
   f.blocks_an_item = rising ? 2 : 1;
   if (!p.ragged_q()) {
-    // Two rounds of single blocks are enough for all to end at about the same time.
-    const int64_t tail_pairs = rising ? std::min(pairs, ceil_div(2 * grid, f.m_blocks)) : 0;
+    const int64_t tail_pairs =
+        rising ? tail_pairs_of({pairs, f.m_blocks, grid, call.seqlen_k,
+                                f.bottom_right != 0 ? call.seqlen_k - call.seqlen_q : 0,
+                                config.block_m, config.block_n})
+               : 0;
     const int64_t items_a_pair = ceil_div(f.m_blocks, f.blocks_an_item);
     f.items = static_cast<int32_t>((pairs - tail_pairs) * items_a_pair);
     f.even_rounds = static_cast<int32_t>(f.items / grid);

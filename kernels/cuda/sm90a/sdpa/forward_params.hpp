@@ -62,7 +62,6 @@ struct ForwardParams {
   // Ragged queries have a number of items a sequence, and come in classes: see RaggedOrder.
   int32_t classes;      // 0: not ragged
   float scale_log2;     // softmax_scale in units of log 2
-  float log2_scale;     // 1 over it
   float scale_inverse;  // 1 / softmax_scale
   float softcap_scale;  // softmax_scale / softcap
   float bare_softcap;   // 1 over it

@@ -78,9 +78,9 @@ extern "C" __global__ void copies(const uint4 *in, uint4 *out, int bytes_16, int
 
 // --- matrices of a warp --------------------------------------------------------------------------
 
-// Four 8 x 8 matrices; out[transposed][lane][matrix].
+// Four 8 x 8 matrices; out[transposed][lane][matrix], and behind it their rows, stored anew.
 extern "C" __global__ void matrices(const uint4 *rows, uint32_t *out) {
-  __shared__ uint4 tile[32];
+  __shared__ uint4 tile[32], stored[32];
   const int lane = static_cast<int>(threadIdx.x);
   tile[lane] = rows[lane];
   __syncwarp();
@@ -91,6 +91,11 @@ extern "C" __global__ void matrices(const uint4 *rows, uint32_t *out) {
     out[lane * 4 + i] = plain[i];
     out[128 + lane * 4 + i] = transposed[i];
   }
+  store_matrix_x4(shared_address(stored + lane), plain);
+  __syncwarp();
+  const uint4 row = load_shared_128(shared_address(stored + lane));
+  const uint32_t words[4] = {row.x, row.y, row.z, row.w};
+  for (int i = 0; i < 4; i++) out[256 + lane * 4 + i] = words[i];
 }
 
 // D[16 x 8] += A[16 x k] B[k x 8], of matrices row by row.

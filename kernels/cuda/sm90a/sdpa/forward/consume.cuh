@@ -85,13 +85,14 @@ struct Consumer {
     }
     wgmma_commit();
   }
-  // out += weights V.
+  // out = weights V, added to out if `add` is 1.
   __device__ static void issue_values(float (&out)[kOut], const uint32_t (&weights)[kScores / 2],
-                                      const WgmmaOperand &v_columns) {
+                                      const WgmmaOperand &v_columns, int add) {
 #pragma unroll
     for (int step = 0; step < kBlockN / 16; step++) {
       Wgmma<kDv>::template registers<Element, 1>(out, weights + step * 4,
-                                                 v_columns.at(step * 2 * KvTile<kDv>::kGroup), 1);
+                                                 v_columns.at(step * 2 * KvTile<kDv>::kGroup),
+                                                 step > 0 || !kStartsAnew ? 1 : add);
     }
     wgmma_commit();
   }
@@ -109,15 +110,17 @@ struct Consumer {
   __device__ void weigh(float (&s)[kScores], Softmax &softmax, const Work &w, int first,
                         bool masked, uint32_t skipped, const Between &between) const {
     if constexpr (kKind == ForwardKind::softcap) {
-      float high[2];
-      softmax.highest_product(s, high);
-      const Softmax::Cap cap = softmax.cap_for(s, high, !masked);
-      if (cap == Softmax::Cap::none || masked) {
-        if (cap == Softmax::Cap::none) Softmax::cap_all(s, p);
-        if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
+      if (!softmax.weigh_tiny_products(s, masked, between)) {
+        float high[2];
         softmax.highest_product(s, high);
+        const Softmax::Cap cap = softmax.cap_for(s, high);
+        if (cap == Softmax::Cap::none || masked) {
+          if (cap == Softmax::Cap::none) Softmax::cap_all(s, p);
+          if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
+          softmax.highest_product(s, high);
+        }
+        softmax.weigh_products(s, high, cap, between);
       }
-      softmax.weigh_products(s, high, cap, between);
       return;
     }
     if (kSoftcap && (p.options & kForwardSoftcap) != 0) Softmax::cap(s, p);
@@ -137,7 +140,7 @@ struct Consumer {
     return {k.count - behind};
   }
   __device__ void next_q() {
-    release(Ring::q, q_stage(q.stage(), group));
+    if (!kThroughQ) release(Ring::q, q_stage(q.stage(), group));
     q.next();
   }
   __device__ void next_work() {
@@ -221,8 +224,11 @@ struct Consumer {
         take_turn();
         end_turn();
       }
+      int add = 0;  // 1: there are results of this block
+      if constexpr (!kStartsAnew) {
 #pragma unroll
-      for (int i = 0; i < kOut; i++) out[i] = 0;
+        for (int i = 0; i < kOut; i++) out[i] = 0;
+      }
       // Scores of the next tile, and values of the one before beside them: from weights to the next
       // ones. `masked`: not all rows see all of the tile; `last`: of the block. (One body with few
       // branches: what has none between products and the next ones, the compiler mixes best.)
@@ -236,7 +242,8 @@ struct Consumer {
         issue_scores(s, q_operand(), k_operand());
         barrier_wait(barrier(Ring::v, true, v().stage()), v().phase());
         wgmma_fence();
-        issue_values(out, weights, v_operand());
+        issue_values(out, weights, v_operand(), add);
+        add = 1;
         end_turn();
         const uint32_t skips = skipped();
         wgmma_wait<1>();
@@ -252,7 +259,7 @@ struct Consumer {
         own_registers(out);
         own_registers(weights);
         release(Ring::v, v(2).stage());
-        if (threadIdx.x % 32 == 0 && last) {
+        if (!kThroughQ && threadIdx.x % 32 == 0 && last) {
           barrier_arrive(barrier(Ring::q, false, q_stage(q.stage(), group)));
         }
         q.count += last ? 1 : 0;
@@ -290,14 +297,14 @@ struct Consumer {
       if (!goes_on) {
         own_registers(out);
         wgmma_fence();
-        issue_values(out, weights, v_operand());
+        issue_values(out, weights, v_operand(), add);
         wgmma_wait<0>();
       } else {
         take_turn();
         own_registers(s);
         own_registers(out);
         wgmma_fence();
-        issue_values(out, weights, v_operand());
+        issue_values(out, weights, v_operand(), add);
         wait_first(next);
         wgmma_fence();
         issue_scores(s, q_operand(), k_operand());
@@ -308,8 +315,21 @@ struct Consumer {
       own_registers(out);
       own_registers(weights);
       release(Ring::v, last_v);
-      Store{p, w, tid() / 32 - 4, tid() % 32}.run(out, softmax);
-      __syncwarp();
+      const Store store = {p, w, tid() / 32 - 4, tid() % 32};
+      if constexpr (kThroughQ) {
+        // (Not in turn, another warp's products might still read the tile.)
+        if (!goes_on) named_wait(turn_of(kConsumers) + group, 128);
+        const int stage = Place<kQStages>{q.count - 1}.stage();
+        store.store_through(out, softmax, q_tile(stage, group));
+        __syncwarp();
+        if (first_lane()) {
+          async_fence();  // the copy engine writes there next
+          barrier_arrive(barrier(Ring::q, false, q_stage(stage, group)));
+        }
+      } else {
+        store.store_rows(out, softmax);
+        __syncwarp();
+      }
       release(Ring::work, Place<ForwardConfig::kWorks>{work.count - 1}.stage());
       if (!goes_on) return;
       first_weights(s, weights, softmax, next);

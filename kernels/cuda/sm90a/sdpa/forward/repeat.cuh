@@ -7,29 +7,24 @@
 
 namespace attn::cuda::sm90 {
 
-// A row's factor of its weighted sum, and its log-sum-exp.
-struct Finish {
-  float factor;
-  float lse;  // natural, with the sink if it is to be included
-};
-
-// From the maximum (in log 2) and the sum of 2^(s - max).
-__device__ inline Finish finish(const ForwardParams &p, const Work &w, float max, float sum) {
-  const bool none = max == -infinity();
-  Finish f;
-  f.lse = max;
-  if (!none && (p.options & kForwardLse) != 0) f.lse = fmaf(max, kLn2F, logf(sum));
-  float total = sum;
+// What a row's weighted sum is to be multiplied by. `max`, in log 2; `sum`, of 2^(s - max).
+__device__ inline float factor_of(const ForwardParams &p, const Work &w, float max, float sum) {
+  if (max == -infinity()) return 0;
   if ((p.options & kForwardSink) != 0) {
-    const float sink = p.sink[w.head * p.sink_head];
-    if (!none) total += exp2f(fmaf(sink, kLog2EF, -max));
-    if ((p.options & kForwardLseIncludesSink) != 0) {
-      const float high = fmaxf(f.lse, sink), low = fminf(f.lse, sink);
-      f.lse = high == -infinity() || high == infinity() ? high : high + log1pf(expf(low - high));
-    }
+    sum += exp2f(fmaf(p.sink[w.head * p.sink_head], kLog2EF, -max));
   }
-  f.factor = none ? 0 : reciprocal_fast(total);
-  return f;
+  return reciprocal_fast(sum);
+}
+
+// A row's log-sum-exp as it is stored, with the sink if it is to be included.
+__device__ inline float lse_of(const ForwardParams &p, const Work &w, float max, float sum) {
+  float lse = max == -infinity() ? max : fmaf(max, kLn2F, logf(sum));
+  if ((p.options & kForwardLseIncludesSink) != 0 && (p.options & kForwardSink) != 0) {
+    const float sink = p.sink[w.head * p.sink_head];
+    const float high = fmaxf(lse, sink), low = fminf(lse, sink);
+    lse = high == -infinity() || high == infinity() ? high : high + log1pf(expf(low - high));
+  }
+  return (p.options & kForwardLseBase2) != 0 ? lse * kLog2EF : lse;
 }
 
 __device__ inline float load_element(const TokenView &view, int64_t at) {
@@ -100,18 +95,15 @@ __device__ inline void repeat_row(const ForwardParams &p, const Work &w, int i, 
       }
     }
   }
-  const Finish done = finish(p, w, m, sum);
   if (lane == 0 && (p.options & kForwardLse) != 0) {
-    static_cast<float *>(p.lse.data)[p.lse.offset(query, w.head)] =
-        (p.options & kForwardLseBase2) != 0 ? done.lse * kLog2EF : done.lse;
+    static_cast<float *>(p.lse.data)[p.lse.offset(query, w.head)] = lse_of(p, w, m, sum);
   }
+  const float factor = factor_of(p, w, m, sum);
   uint16_t *out = static_cast<uint16_t *>(p.out.data) + p.out.offset(query, w.head);
 #pragma unroll
   for (int c = 0; c < kOwn; c++) {
     const int d = c * 32 + lane;
-    if (d < p.head_dim_v) {
-      out[d] = static_cast<uint16_t>(Element::pack(o[c] * done.factor, 0.0f));
-    }
+    if (d < p.head_dim_v) out[d] = static_cast<uint16_t>(Element::pack(o[c] * factor, 0.0f));
   }
 }
 

@@ -9,13 +9,15 @@ namespace attn::cuda::sm90 {
 inline constexpr int kScores = kBlockN / 2, kOut = kDv / 2;  // registers of a thread
 
 struct Softmax {
-  float max[2];  // in units of scores
+  float max[2];  // in units that power() takes
   float sum[2];  // over this thread's own keys
   float alpha[2];
   const ForwardParams &p;
 
   __device__ explicit Softmax(const ForwardParams &params) : p(params) {}
   __device__ float unit() const { return p.scale_log2; }  // from scores to powers of 2
+  // Maxima are scores; but where these are computed as powers of 2, such.
+  __device__ float power(float x) const { return kKind == ForwardKind::softcap ? x : x * unit(); }
 
   __device__ void begin() {
     max[0] = max[1] = -infinity();
@@ -139,18 +141,19 @@ struct Softmax {
   __device__ float after(float x, float y) const {
     return __int_as_float(after(__float_as_int(x), y));
   }
-  // A row's weights, 2^power(score, minus), where `high` is the largest score.
-  template <bool kPositive, class Power>
-  __device__ void exponentials(float (&s)[kScores], int half, float high, const Power &power) {
+  // A row's weights, 2^difference(score, minus), where `high` is the largest score.
+  template <bool kPositive, class Difference>
+  __device__ void exponentials(float (&s)[kScores], int half, float high,
+                               const Difference &difference) {
     const float reference = !kPositive && high == -infinity() ? 0 : high;
-    alpha[half] = exp2_fast((max[half] - reference) * unit());
+    alpha[half] = exp2_fast(power(max[half] - reference));
     max[half] = high;
-    const float minus = -reference * unit();
+    const float minus = -power(reference);
     float total = sum[half] * alpha[half];
 #pragma unroll
     for (int i = 0; i < kScores / 2; i++) {
       float &x = s[4 * (i / 2) + 2 * half + i % 2];
-      x = exp2_fast(power(x, minus));
+      x = exp2_fast(difference(x, minus));
       total += x;
     }
     sum[half] = total;
@@ -162,10 +165,10 @@ struct Softmax {
   __device__ void weigh(float (&s)[kScores], const Between &between) {
     const float first = highest<kPositive>(s, 0, max[0]);
     const float second = highest<kPositive>(s, 1, after(max[1], first));
-    const auto power = [&](float x, float minus) { return fmaf(x, unit(), minus); };
-    exponentials<kPositive>(s, 0, across<kPositive>(first), power);
+    const auto difference = [&](float x, float minus) { return fmaf(x, unit(), minus); };
+    exponentials<kPositive>(s, 0, across<kPositive>(first), difference);
     between(after(after(0, second), s[kScores / 2]));
-    exponentials<kPositive>(s, 1, across<kPositive>(second), power);
+    exponentials<kPositive>(s, 1, across<kPositive>(second), difference);
   }
 
   // --- softcap as a part of the powers of 2 ---
@@ -181,7 +184,8 @@ struct Softmax {
       high[1] = across<false>(highest<false>(s, 1, -infinity()));
     }
   }
-  // The largest magnitude of a thread's products, as bits; `high`: of highest_product.
+  // The largest magnitude of a thread's products, as bits; `high`: the largest of each row, or
+  // below 0.
   __device__ static int magnitude(const float (&s)[kScores], const float (&high)[2]) {
     // As unsigned numbers, those below 0 are above all others, the lowest is the largest.
     const auto bits = [&](int i) { return __float_as_uint(s[i]); };
@@ -193,11 +197,39 @@ struct Softmax {
     const int low = static_cast<int>(::max(top[0], top[1]) & 0x7fffffff);
     return __vimax3_s32(low, __float_as_int(high[0]), __float_as_int(high[1]));
   }
-  // Which polynomial is good for all of a warp's products. None: they are to be capped by cap_all.
-  enum class Cap { none, quintic, cubic };
-  __device__ Cap cap_for(const float (&s)[kScores], const float (&high)[2], bool whole) const {
+  // A row's weights from products x whose scores are x factor(x), in powers of 2. `high`: the
+  // largest product. (Softcap rises: it has the largest score.)
+  template <class Factor>
+  __device__ void capped_exponentials(float (&s)[kScores], int half, float high,
+                                      const Factor &factor) {
+    const float score = fmaxf(max[half], high * factor(high));
+    exponentials<false>(s, half, score,
+                        [&](float x, float minus) { return fmaf(x, factor(x), minus); });
+  }
+
+  // The usual case, in the order of weigh(): all products are tiny, and of each row, each thread
+  // has some that is not below 0. (So the vote need not wait for the row's largest.) False: it is
+  // not so, and nothing was done.
+  template <class Between>
+  __device__ bool weigh_tiny_products(float (&s)[kScores], bool masked, const Between &between) {
+    const float own[2] = {highest<true>(s, 0, -infinity()), highest<true>(s, 1, -infinity())};
+    const bool tiny = magnitude(s, own) < __float_as_int(p.softcap_tiny);
+    const bool usual = tiny && (__float_as_int(own[0]) | __float_as_int(own[1])) >= 0;
+    if (masked || !__all_sync(~0u, usual)) return false;
+    const float cubic = p.softcap_tiny_cubic * unit();
+    const auto factor = [&](float x) { return fmaf(cubic, x * x, unit()); };
+    const float second = across<true>(own[1]);
+    capped_exponentials(s, 0, across<true>(own[0]), factor);
+    between(after(after(0, second), s[kScores / 2]));
+    capped_exponentials(s, 1, second, factor);
+    return true;
+  }
+
+  // Whether a polynomial is good for all of a warp's products. Else they are to be capped by
+  // cap_all.
+  enum class Cap { none, quintic };
+  __device__ Cap cap_for(const float (&s)[kScores], const float (&high)[2]) const {
     const int top = magnitude(s, high);  // of NaN, above any number
-    if (whole && __all_sync(~0u, top < __float_as_int(p.softcap_tiny))) return Cap::cubic;
     return __all_sync(~0u, top < __float_as_int(p.softcap_small)) ? Cap::quintic : Cap::none;
   }
   __device__ static void cap_all(float (&s)[kScores], const ForwardParams &p) {
@@ -206,32 +238,19 @@ struct Softmax {
   }
   // As weigh, of products; `high`: the largest of each row.
   template <class Between>
-  __device__ void weigh_products(float (&s)[kScores], float (&high)[2], Cap cap,
+  __device__ void weigh_products(float (&s)[kScores], const float (&high)[2], Cap cap,
                                  const Between &between) {
-    const auto join = [&](const auto &factor) {
-    // Softcap rises: the largest product has the largest score.
-#pragma unroll
-      for (int half = 0; half < 2; half++) {
-        high[half] = fmaxf(max[half], high[half] * factor(high[half]) * p.log2_scale);
-      }
-      const auto power = [&](float x, float minus) { return fmaf(x, factor(x), minus); };
-      exponentials<false>(s, 0, high[0], power);
-      between(after(0, s[kScores / 2]));
-      exponentials<false>(s, 1, high[1], power);
+    // The last term is above 0, so that -inf, of a hidden key, stays -inf.
+    const bool small = cap == Cap::quintic;
+    const float cubic = small ? p.softcap_cubic * unit() : 0;
+    const float quintic = fmaxf(small ? p.softcap_quintic * unit() : 0, 1e-45f);
+    const auto factor = [&](float x) {
+      const float z = x * x;
+      return fmaf(fmaf(quintic, z, cubic), z, unit());
     };
-    if (cap == Cap::cubic) {
-      const float cubic = p.softcap_tiny_cubic * unit();
-      join([&](float x) { return fmaf(cubic, x * x, unit()); });
-    } else {
-      // The last term is above 0, so that -inf, of a hidden key, stays -inf.
-      const bool small = cap == Cap::quintic;
-      const float cubic = small ? p.softcap_cubic * unit() : 0;
-      const float quintic = fmaxf(small ? p.softcap_quintic * unit() : 0, 1e-45f);
-      join([&](float x) {
-        const float z = x * x;
-        return fmaf(fmaf(quintic, z, cubic), z, unit());
-      });
-    }
+    capped_exponentials(s, 0, high[0], factor);
+    between(after(0, s[kScores / 2]));
+    capped_exponentials(s, 1, high[1], factor);
   }
 
   // Weights as the left operand of the next products, rounded to elements.

@@ -27,9 +27,7 @@ struct Store {
   __device__ TokenPlace place(int row) const { return {w.outer_q, w.inner_q + row}; }
 
   __device__ void store_lse(int row, float lse) const {
-    if ((p.options & kForwardLse) == 0) return;
-    static_cast<float *>(p.lse.data)[p.lse.offset(place(row), w.head)] =
-        (p.options & kForwardLseBase2) != 0 ? lse * kLog2EF : lse;
+    static_cast<float *>(p.lse.data)[p.lse.offset(place(row), w.head)] = lse;
   }
   // 8 columns of a row.
   __device__ void store_chunk(int row, int column, uint4 values) const {
@@ -41,7 +39,9 @@ struct Store {
   // Rows that see no key, and places that no query is at: 0.
   __device__ void store_nothing(int begin, int end, bool queries) const {
     for (int row = begin + warp; row < end; row += kConsumers * 4) {
-      if (lane == 0) store_lse(row, queries ? finish(p, w, -infinity(), 0).lse : -infinity());
+      if (lane == 0 && (p.options & kForwardLse) != 0) {
+        store_lse(row, queries ? lse_of(p, w, -infinity(), 0) : -infinity());
+      }
       for (int column = lane * 8; column < p.head_dim_v; column += 256) {
         store_chunk(row, column, make_uint4(0, 0, 0, 0));
       }
@@ -63,36 +63,35 @@ struct Store {
     high = upper ? high : other;
   }
 
-  __device__ void store_rows(const float (&out)[kOut], const Softmax &softmax) const {
+  // Of this thread's rows: the maximum, in log 2, and the sum over all keys.
+  struct Ends {
+    float max[2], sum[2];
+  };
+  __device__ static Ends ends_of(const Softmax &softmax) {
+    Ends e = {{softmax.power(softmax.max[0]), softmax.power(softmax.max[1])},
+              {softmax.sum[0], softmax.sum[1]}};
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2) {
+#pragma unroll
+      for (float &sum : e.sum) sum += __shfl_xor_sync(~0u, sum, step);
+    }
+    return e;
+  }
+  __device__ void store_lses(const Ends &e) const {
+    if ((p.options & kForwardLse) == 0 || (lane & 3) != 0) return;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = first_row() + (lane >> 2) + half * 8;
+      if (row < w.used) store_lse(row, lse_of(p, w, e.max[half], e.sum[half]));
+    }
+  }
+  // Computes rows again where `check`, of add_zero_times, says that not all of a row is finite.
+  __device__ void repeat_rows(const uint32_t (&check)[2]) const {
     uint32_t again[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float total = softmax.sum[half];
-      total += __shfl_xor_sync(~0u, total, 1);
-      total += __shfl_xor_sync(~0u, total, 2);
-      const int row = first_row() + lane / 4 + half * 8;
-      const float max = softmax.max[half];
-      const Finish done = finish(p, w, max == -infinity() ? max : max * softmax.unit(), total);
-      if (lane % 4 == 0 && row < w.used) store_lse(row, done.lse);
-      uint16_t *to = static_cast<uint16_t *>(p.out.data) + p.out.offset(place(row), w.head);
-      uint32_t check = 0;
-#pragma unroll
-      for (int i = 0; i < kOut / 16; i++) {
-        uint32_t x[4];
-#pragma unroll
-        for (int n = 0; n < 4; n++) {
-          const float *pair = &out[(i * 4 + n) * 4 + half * 2];
-          x[n] = Element::pack(pair[0] * done.factor, pair[1] * done.factor);
-          check = add_zero_times<Element>(check, x[n]);
-        }
-        exchange(x);
-        const int column = i * 32 + lane % 4 * 8;
-        if (row < w.used && column < p.head_dim_v) {
-          *reinterpret_cast<uint4 *>(to + column) = make_uint4(x[0], x[1], x[2], x[3]);
-        }
-      }
-      // What is not finite left a NaN.
-      again[half] = __ballot_sync(~0u, row < w.used && (check & 0x7fff7fff) != 0);
+      const int row = first_row() + (lane >> 2) + half * 8;
+      again[half] = __ballot_sync(~0u, row < w.used && (check[half] & 0x7fff7fff) != 0);
     }
 #pragma unroll 1
     for (int row = 0; (again[0] | again[1]) != 0 && row < 16; row++) {
@@ -106,16 +105,86 @@ struct Store {
     }
   }
 
+  __device__ void store_rows(const float (&out)[kOut], const Softmax &softmax) const {
+    const Ends ends = ends_of(softmax);
+    uint32_t check[2] = {};
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float factor = factor_of(p, w, ends.max[half], ends.sum[half]);
+      const int row = first_row() + (lane >> 2) + half * 8;
+      uint16_t *to = static_cast<uint16_t *>(p.out.data) + p.out.offset(place(row), w.head);
+#pragma unroll
+      for (int i = 0; i < kOut / 16; i++) {
+        uint32_t x[4];
+#pragma unroll
+        for (int n = 0; n < 4; n++) {
+          const float *pair = &out[(i * 4 + n) * 4 + half * 2];
+          x[n] = Element::pack(pair[0] * factor, pair[1] * factor);
+          check[half] = add_zero_times<Element>(check[half], x[n]);
+        }
+        exchange(x);
+        const int column = i * 32 + lane % 4 * 8;
+        if (row < w.used && column < p.head_dim_v) {
+          *reinterpret_cast<uint4 *>(to + column) = make_uint4(x[0], x[1], x[2], x[3]);
+        }
+      }
+    }
+    store_lses(ends);
+    repeat_rows(check);
+    store_padding();
+  }
+
+  // The same, but rows come together in shared memory, in `tile`, which is laid out as one of q.
+  __device__ void store_through(const float (&out)[kOut], const Softmax &softmax,
+                                uint32_t tile) const {
+    const Ends ends = ends_of(softmax);
+    const float factors[2] = {factor_of(p, w, ends.max[0], ends.sum[0]),
+                              factor_of(p, w, ends.max[1], ends.sum[1])};
+    // Lanes give the rows of matrices: the upper eight rows, the lower eight, and both again eight
+    // columns further.
+    const uint32_t rows = tile + (warp & 3) * 16 * 128;
+    const uint32_t own = rows + (lane & 15) * 128;
+    const uint32_t turned = (lane >> 4 ^ (lane & 7)) * 16;
+    uint32_t check[2] = {};
+#pragma unroll
+    for (int i = 0; i < kOut / 8; i++) {  // 16 columns
+      uint32_t x[4];
+#pragma unroll
+      for (int n = 0; n < 4; n++) {
+        const float *pair = &out[i * 8 + n * 2];
+        x[n] = Element::pack(pair[0] * factors[n % 2], pair[1] * factors[n % 2]);
+        check[n % 2] = add_zero_times<Element>(check[n % 2], x[n]);
+      }
+      store_matrix_x4(own + i / 4 * 64 * 128 + (turned ^ i % 4 * 32), x);
+    }
+    __syncwarp();
+    // Eight lanes write 128 bytes of a row, and so the warp four rows at a time.
+    const int part = lane & 7;
+    char *to = static_cast<char *>(p.out.data) +
+               (p.out.offset(place(first_row() + (lane >> 3)), w.head) + part * 8) * 2;
+    const int64_t step = p.out.inner * 4 * 2;
+#pragma unroll
+    for (int i = 0; i < 4; i++, to += step) {
+      const int row = i * 4 + (lane >> 3);
+      const uint32_t from = rows + row * 128 + (part ^ (row & 7)) * 16;
+#pragma unroll
+      for (int block = 0; block < kConfig.blocks(kDv); block++) {
+        if (first_row() + row < w.used && block * 64 + part * 8 < p.head_dim_v) {
+          *reinterpret_cast<uint4 *>(to + block * 128) = load_shared_128(from + block * 64 * 128);
+        }
+      }
+    }
+    store_lses(ends);
+    repeat_rows(check);
+    store_padding();
+  }
+
   __device__ void store_padding() const {
     store_nothing(max(w.row0, w.used), min(w.row0 + kBlockM, w.places), false);
   }
   __device__ void store_without_keys() const {
     store_padding();
     store_nothing(w.row0, min(w.row0 + kBlockM, w.used), true);
-  }
-  __device__ void run(const float (&out)[kOut], const Softmax &softmax) const {
-    store_padding();
-    store_rows(out, softmax);
   }
 };
 

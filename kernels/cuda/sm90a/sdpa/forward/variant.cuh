@@ -40,10 +40,15 @@ inline constexpr bool kComparesBits = !kAlibi && !kSoftcap;
 // bring a page: small boxes cost the copy engine as much as large ones.
 inline constexpr bool kGrouped = kKind == ForwardKind::pages && ForwardConfig::groups(kDqk, kDv);
 inline constexpr int kProducers = kPages ? 2 : 1;
+// Where q has a stage to spare, results go out by way of the tile of queries that they are of.
+inline constexpr bool kThroughQ = kQStages > 1;
+// Whether a block's first products do not add to results, which then need not be cleared. (Of 256
+// columns, there is no register for it.)
+inline constexpr bool kStartsAnew = kDv <= 192;
 // Registers of a thread: all there are, shared between one warpgroup that only asks for copies and
 // those that compute.
-inline constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 24;
-inline constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 240;
+inline constexpr int kProducerRegisters = kConsumers == 3 ? 32 : 40;
+inline constexpr int kConsumerRegisters = kConsumers == 3 ? 160 : 232;
 
 inline constexpr float kLog2EF = static_cast<float>(kLog2E);
 inline constexpr float kLn2F = static_cast<float>(kLn2);
