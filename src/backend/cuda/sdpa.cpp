@@ -46,6 +46,8 @@ constexpr sdpa::Row sdpa_forward_list[] = {
     sm90a_row<ForwardTile{}>("cuda/sdpa/forward/sm90a"),
     sm90a_row<ForwardTile{128, 128}>("cuda/sdpa/forward/sm90a/128x128"),
     sm90a_row<ForwardTile{192, 128}>("cuda/sdpa/forward/sm90a/192x128"),
+    sm90a_row<ForwardTile{128, 80}>("cuda/sdpa/forward/sm90a/128x80"),
+    sm90a_row<ForwardTile{128, 64}>("cuda/sdpa/forward/sm90a/128x64"),
     {"cuda/sdpa/forward/sm80", true, true, true, forward_serves, nullptr, forward_workspace,
      forward_launch, forward_prepare},
     {"cuda/sdpa/forward/reference", true, true, true, Reference::serves, nullptr,

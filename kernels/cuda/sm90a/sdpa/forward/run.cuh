@@ -8,6 +8,9 @@ namespace attn::cuda::sm90 {
 
 __device__ inline void run(const ForwardParams &p) {
   if (threadIdx.x == 0) {
+    prefetch_tensor_map(p.q);
+    prefetch_tensor_map(p.k);
+    prefetch_tensor_map(p.v);
     const auto ring = [](Ring which, int stages, int done) {
       for (int stage = 0; stage < stages; stage++) {
         barrier_init(barrier(which, true, stage), 1);
