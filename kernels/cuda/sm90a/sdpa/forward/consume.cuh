@@ -113,13 +113,13 @@ struct Consumer {
       if (!softmax.weigh_tiny_products(s, masked, between)) {
         float high[2];
         softmax.highest_product(s, high);
-        const Softmax::Cap cap = softmax.cap_for(s, high);
-        if (cap == Softmax::Cap::none || masked) {
-          if (cap == Softmax::Cap::none) Softmax::cap_all(s, p);
+        const bool small = softmax.small_products(s, high);
+        if (!small || masked) {
+          if (!small) Softmax::cap_all_large(s, p);
           if (masked) Softmax::mask(s, p, w, w.row0 + local_row(), first);
           softmax.highest_product(s, high);
         }
-        softmax.weigh_products(s, high, cap, between);
+        softmax.weigh_products(s, high, small, between);
       }
       return;
     }
@@ -315,20 +315,13 @@ struct Consumer {
       own_registers(out);
       own_registers(weights);
       release(Ring::v, last_v);
-      const Store store = {p, w, tid() / 32 - 4, tid() % 32};
-      if constexpr (kThroughQ) {
-        // (Not in turn, another warp's products might still read the tile.)
-        if (!goes_on) named_wait(turn_of(kConsumers) + group, 128);
-        const int stage = Place<kQStages>{q.count - 1}.stage();
-        store.store_through(out, softmax, q_tile(stage, group));
-        __syncwarp();
-        if (first_lane()) {
-          async_fence();  // the copy engine writes there next
-          barrier_arrive(barrier(Ring::q, false, q_stage(stage, group)));
-        }
-      } else {
-        store.store_rows(out, softmax);
-        __syncwarp();
+      // (Not in turn, another warp's products might still read the tile.)
+      if (kThroughQ && !goes_on) named_wait(turn_of(kConsumers) + group, 128);
+      const int stage = Place<kQStages>{q.count - 1}.stage();
+      Store{p, w, tid() / 32 - 4, tid() % 32}.run(out, softmax, q_tile(stage, group));
+      if (kThroughQ && first_lane()) {
+        async_fence();  // the copy engine writes there next
+        barrier_arrive(barrier(Ring::q, false, q_stage(stage, group)));
       }
       release(Ring::work, Place<ForwardConfig::kWorks>{work.count - 1}.stage());
       if (!goes_on) return;

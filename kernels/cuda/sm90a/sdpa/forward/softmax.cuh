@@ -64,6 +64,10 @@ struct Softmax {
     const float e = exp2_fast(-2 * kLog2EF * fabsf(x * p.softcap_scale));
     return copysignf((1 - e) * reciprocal_fast(1 + e) * p.bare_softcap, x);
   }
+  __device__ static void cap_all_large(float (&s)[kScores], const ForwardParams &p) {
+#pragma unroll
+    for (int i = 0; i < kScores; i++) s[i] = cap_large(s[i], p);
+  }
   __device__ static void cap(float (&s)[kScores], const ForwardParams &p) {
     float high = 0;
 #pragma unroll
@@ -73,8 +77,7 @@ struct Softmax {
 #pragma unroll
       for (int i = 0; i < kScores; i++) s[i] = cap_small(s[i], p);
     } else {
-#pragma unroll
-      for (int i = 0; i < kScores; i++) s[i] = cap_large(s[i], p);
+      cap_all_large(s, p);
     }
   }
   // ALiBi. `row`, `first`: as of mask().
@@ -225,23 +228,16 @@ struct Softmax {
     return true;
   }
 
-  // Whether a polynomial is good for all of a warp's products. Else they are to be capped by
-  // cap_all.
-  enum class Cap { none, quintic };
-  __device__ Cap cap_for(const float (&s)[kScores], const float (&high)[2]) const {
+  // Whether all of a warp's products are small. Else they are to be capped by cap_all_large.
+  __device__ bool small_products(const float (&s)[kScores], const float (&high)[2]) const {
     const int top = magnitude(s, high);  // of NaN, above any number
-    return __all_sync(~0u, top < __float_as_int(p.softcap_small)) ? Cap::quintic : Cap::none;
+    return __all_sync(~0u, top < __float_as_int(p.softcap_small));
   }
-  __device__ static void cap_all(float (&s)[kScores], const ForwardParams &p) {
-#pragma unroll
-    for (int i = 0; i < kScores; i++) s[i] = cap_large(s[i], p);
-  }
-  // As weigh, of products; `high`: the largest of each row.
+  // As weigh, of products, or of what is capped, if not `small`. `high`: the largest of each row.
   template <class Between>
-  __device__ void weigh_products(float (&s)[kScores], const float (&high)[2], Cap cap,
+  __device__ void weigh_products(float (&s)[kScores], const float (&high)[2], bool small,
                                  const Between &between) {
     // The last term is above 0, so that -inf, of a hidden key, stays -inf.
-    const bool small = cap == Cap::quintic;
     const float cubic = small ? p.softcap_cubic * unit() : 0;
     const float quintic = fmaxf(small ? p.softcap_quintic * unit() : 0, 1e-45f);
     const auto factor = [&](float x) {

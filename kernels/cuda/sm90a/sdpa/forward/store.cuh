@@ -105,9 +105,8 @@ struct Store {
     }
   }
 
-  __device__ void store_rows(const float (&out)[kOut], const Softmax &softmax) const {
-    const Ends ends = ends_of(softmax);
-    uint32_t check[2] = {};
+  // Rows, as lanes have them. `check`: see repeat_rows.
+  __device__ void write(const float (&out)[kOut], const Ends &ends, uint32_t (&check)[2]) const {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float factor = factor_of(p, w, ends.max[half], ends.sum[half]);
@@ -129,15 +128,10 @@ struct Store {
         }
       }
     }
-    store_lses(ends);
-    repeat_rows(check);
-    store_padding();
   }
-
   // The same, but rows come together in shared memory, in `tile`, which is laid out as one of q.
-  __device__ void store_through(const float (&out)[kOut], const Softmax &softmax,
+  __device__ void write_through(const float (&out)[kOut], const Ends &ends, uint32_t (&check)[2],
                                 uint32_t tile) const {
-    const Ends ends = ends_of(softmax);
     const float factors[2] = {factor_of(p, w, ends.max[0], ends.sum[0]),
                               factor_of(p, w, ends.max[1], ends.sum[1])};
     // Lanes give the rows of matrices: the upper eight rows, the lower eight, and both again eight
@@ -145,7 +139,6 @@ struct Store {
     const uint32_t rows = tile + (warp & 3) * 16 * 128;
     const uint32_t own = rows + (lane & 15) * 128;
     const uint32_t turned = (lane >> 4 ^ (lane & 7)) * 16;
-    uint32_t check[2] = {};
 #pragma unroll
     for (int i = 0; i < kOut / 8; i++) {  // 16 columns
       uint32_t x[4];
@@ -174,9 +167,6 @@ struct Store {
         }
       }
     }
-    store_lses(ends);
-    repeat_rows(check);
-    store_padding();
   }
 
   __device__ void store_padding() const {
@@ -185,6 +175,20 @@ struct Store {
   __device__ void store_without_keys() const {
     store_padding();
     store_nothing(w.row0, min(w.row0 + kBlockM, w.used), true);
+  }
+  // `tile`: for write_through; else not used.
+  __device__ void run(const float (&out)[kOut], const Softmax &softmax, uint32_t tile) const {
+    const Ends ends = ends_of(softmax);
+    uint32_t check[2] = {};
+    if constexpr (kThroughQ) {
+      write_through(out, ends, check, tile);
+    } else {
+      write(out, ends, check);
+    }
+    store_lses(ends);
+    repeat_rows(check);
+    store_padding();
+    __syncwarp();
   }
 };
 
