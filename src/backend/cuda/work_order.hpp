@@ -66,9 +66,9 @@ inline int64_t best_tail_pairs(const RisingWork &w) {
   if (w.grid > kMostMultiprocessors || w.m_blocks > kManyBlocks) return best;
   int64_t best_end = end_of(w, best);
   for (int64_t rounds = 2; rounds <= 4; rounds++) {
-    const int64_t end = end_of(w, pairs_of(rounds));
+    const int64_t tail_pairs = pairs_of(rounds), end = end_of(w, tail_pairs);
     if (end * 1000 <= best_end * 997) {
-      best = pairs_of(rounds);
+      best = tail_pairs;
       best_end = end;
     }
   }
